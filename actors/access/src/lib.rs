@@ -1,0 +1,1 @@
+//! Tokens, policies and the decision.

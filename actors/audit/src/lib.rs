@@ -1,0 +1,1 @@
+//! The chained, durable, fail-closed log.

@@ -1,0 +1,1 @@
+//! The front door: TLS, limits, routing, wire shapes.

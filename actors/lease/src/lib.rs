@@ -1,0 +1,1 @@
+//! Every lease, its timer, and revocation that never gives up.

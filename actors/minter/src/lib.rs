@@ -1,0 +1,1 @@
+//! Database credentials: connections, roles, pools, the revocation ladder.

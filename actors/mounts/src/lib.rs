@@ -1,0 +1,1 @@
+//! The table that maps a path prefix to an engine.

@@ -1,0 +1,1 @@
+//! Keeper of the root key and the keyring.

@@ -1,0 +1,1 @@
+//! Envelopes, keyring, shares, hidden names, fingerprints, SCRAM verifiers and audit chains.

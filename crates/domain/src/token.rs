@@ -1,0 +1,36 @@
+//! Who asks.
+
+use crate::{Accessor, PolicyName, Timestamp, TokenId};
+
+/// What kind of token this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Stored, renewable, revocable.
+    Service,
+}
+
+/// An authenticated caller: what a living token says of its holder. Cheap to share, holds no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The token's keyed hash.
+    pub token: TokenId,
+    /// The token's public handle.
+    pub accessor: Accessor,
+    /// For people: `token`, `root`, `token-ci`.
+    pub display_name: String,
+    /// Its policies, sorted.
+    pub policies: Vec<PolicyName>,
+    /// What kind of token it is.
+    pub kind: TokenKind,
+    /// When the token was issued.
+    pub issued_at: Timestamp,
+    /// When the token ends; `None` for a root token without end.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Caller {
+    /// True if one of the policies is `root`.
+    pub fn is_root(&self) -> bool {
+        self.policies.iter().any(PolicyName::is_root)
+    }
+}

@@ -1,0 +1,1 @@
+//! Memory that is neither swapped nor dumped: the only room with unsafe code.

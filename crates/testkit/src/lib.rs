@@ -1,0 +1,1 @@
+//! Clocks that tests turn, seeded randomness, fake actors and a real PostgreSQL.

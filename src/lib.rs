@@ -1,0 +1,1 @@
+//! MSSM: the Minimal Secure Secrets Manager.

@@ -1,0 +1,3 @@
+//! Starts MSSM's command line.
+
+fn main() {}

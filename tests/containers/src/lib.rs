@@ -1,0 +1,1 @@
+//! Runs the database tests against a PostgreSQL in a container (`scripts/test --docker`).
