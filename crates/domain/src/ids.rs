@@ -294,7 +294,9 @@ mod tests {
     #[test]
     fn a_lease_id_is_a_path_with_a_random_tail() {
         assert!(LeaseId::parse("db/creds/app/0123456789abcdefghijABCD").is_ok());
-        for bad in ["", "0123456789abcdefghijABCD", "db/creds/app/", "db/../0123456789abcdefghijABCD"] {
+        for bad in
+            ["", "0123456789abcdefghijABCD", "db/creds/app/", "db/../0123456789abcdefghijABCD"]
+        {
             assert!(LeaseId::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -89,7 +89,8 @@ impl fmt::Display for Ttl {
 ///
 /// Fractions of a second are cut off. Fails on anything else, on negative and on absurd values.
 pub fn parse_duration_secs(text: &str) -> Result<u64, Invalid> {
-    let invalid = || Invalid::new("duration", "seconds, or a number with s, m, h or d, as in 1h30m");
+    let invalid =
+        || Invalid::new("duration", "seconds, or a number with s, m, h or d, as in 1h30m");
     let text = text.trim();
     if text.is_empty() {
         return Err(invalid());
@@ -163,6 +164,9 @@ mod tests {
     #[test]
     fn times_print_as_rfc_3339() {
         assert_eq!(Timestamp::from_unix_ms(0).rfc3339(), "1970-01-01T00:00:00Z");
-        assert_eq!(Timestamp::from_unix_ms(1_800_000_000_123).rfc3339(), "2027-01-15T08:00:00.123Z");
+        assert_eq!(
+            Timestamp::from_unix_ms(1_800_000_000_123).rfc3339(),
+            "2027-01-15T08:00:00.123Z"
+        );
     }
 }
