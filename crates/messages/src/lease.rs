@@ -1,1 +1,238 @@
-//! To lease.
+//! To the lease manager: issue, renew, revoke, look up.
+
+use actix::Message;
+use mssm_domain::{
+    Caller, ErrorKind, Fault, Lease, LeaseId, LeaseState, MountId, RoleName, SecretText, TokenId,
+    Ttl,
+};
+
+use crate::engine::{EngineError, EngineKind};
+use crate::{BarrierError, Panicked};
+
+/// Has a credential made under a lease: lease first, credential second, answer third.
+///
+/// Must complete: sent with `Port::commit`. If nobody waits for the reply any more, the lease is
+/// ended at once. Replies when the lease is active, durably.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Issued, LeaseError>")]
+pub struct Issue {
+    /// The kind of engine that makes it.
+    pub engine: EngineKind,
+    /// The mount that was asked.
+    pub mount: MountId,
+    /// The lease id up to its random tail: mount path and engine's path, as `db/creds/app/`.
+    pub prefix: String,
+    /// The role.
+    pub role: RoleName,
+    /// Who asks; the lease ends with the caller's token at the latest.
+    pub caller: Caller,
+    /// The mount's lifetime where the role has none.
+    pub default_ttl: Ttl,
+    /// The mount's bound.
+    pub max_ttl: Ttl,
+}
+
+/// A credential that its caller may have.
+#[derive(Debug)]
+pub struct Issued {
+    /// Its lease.
+    pub lease: Lease,
+    /// What was made, once.
+    pub secret: Vec<(&'static str, SecretText)>,
+    /// What the answer should warn of.
+    pub warnings: Vec<String>,
+}
+
+/// Moves a lease's end to now plus the increment, within its bounds.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Renewed, LeaseError>")]
+pub struct Renew {
+    /// Which.
+    pub lease: LeaseId,
+    /// How far from now; `None` takes the lease's own lifetime.
+    pub increment: Option<Ttl>,
+    /// Who asks. Renewing another's lease is for whom policy allows; the lease's own token bounds it.
+    pub caller: Caller,
+}
+
+/// A renewed lease.
+#[derive(Clone, Debug)]
+pub struct Renewed {
+    /// As it is now.
+    pub lease: Lease,
+    /// As when the increment was cut.
+    pub warnings: Vec<String>,
+}
+
+/// Ends a lease. Unknown and ended ones are fine: done twice is done once.
+///
+/// The lease is `ending`, durably, before any reply; from then on it is tried until it is done.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), LeaseError>")]
+pub struct Revoke {
+    /// Which.
+    pub lease: LeaseId,
+    /// True to wait (bounded) until access has ended; then a failure is reported, and tried on.
+    pub sync: bool,
+}
+
+/// Ends every lease whose id begins with a prefix of whole segments; replies how many.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<u64, LeaseError>")]
+pub struct RevokePrefix {
+    /// The prefix, as `db/creds/app`.
+    pub prefix: String,
+    /// True to wait (bounded) until access has ended.
+    pub sync: bool,
+    /// True to stop trying at once whatever is left outside; says what in the log and the audit.
+    pub force: bool,
+}
+
+/// Ends every lease of a token that has been revoked (its record is marked before); replies how many.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<u64, LeaseError>")]
+pub struct RevokeToken {
+    /// The token.
+    pub token: TokenId,
+}
+
+/// Ends every lease of a mount and waits (bounded) until nothing is left; replies how many still are.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<u64, LeaseError>")]
+pub struct RevokeMount {
+    /// The mount.
+    pub mount: MountId,
+}
+
+/// Looks a lease up.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<LeaseView, LeaseError>")]
+pub struct Lookup {
+    /// Which.
+    pub lease: LeaseId,
+}
+
+/// A lease and how it is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// The lease.
+    pub lease: Lease,
+    /// Where it is in its life.
+    pub state: LeaseState,
+    /// Why its last revocation failed, if it did.
+    pub revoke_error: Option<String>,
+}
+
+/// Lists the segments one below a prefix of lease ids, sorted; folders end in `/`.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<String>, LeaseError>")]
+pub struct List {
+    /// The prefix, as `db/creds/app/`; empty for all.
+    pub prefix: String,
+    /// The last segment of the page before.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Asks how many leases there are, and how the overdue ones do.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Counts, LeaseError>")]
+pub struct Count;
+
+/// How the leases do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Handed out and alive.
+    pub active: u64,
+    /// Being made, or in doubt.
+    pub pending: u64,
+    /// Being revoked.
+    pub ending: u64,
+    /// Of those, with at least one failed try.
+    pub overdue: u64,
+    /// Issued since the server opened.
+    pub issued_total: u64,
+    /// Ended since the server opened.
+    pub ended_total: u64,
+    /// Failed revocations since the server opened.
+    pub failures_total: u64,
+    /// Records that could not be read and were left alone.
+    pub unreadable: u64,
+    /// Alive leases of each mount.
+    pub by_mount: Vec<(MountId, u64)>,
+}
+
+/// Asks whether the leases below a target keep its definition needed.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<u64, LeaseError>")]
+pub struct CountTarget {
+    /// The database connection.
+    pub target: mssm_domain::ConnectionId,
+}
+
+/// Why the lease manager refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// It never existed, or has ended.
+    #[error("invalid lease")]
+    Unknown,
+    /// It cannot be renewed: not renewable, ending, or past its longest end; says which.
+    #[error("lease cannot be renewed: {0}")]
+    NotRenewable(&'static str),
+    /// The token that asked is revoked or at its last use.
+    #[error("permission denied")]
+    TokenEnded,
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Revocation is recorded and goes on, but has not come through yet; says why.
+    #[error("failed to revoke entry: {0}; it will be tried until it succeeds")]
+    NotYet(String),
+    /// Too many credentials are being made.
+    #[error("too many credentials are being made, try again")]
+    Busy,
+    /// The records of leases.
+    #[error(transparent)]
+    Barrier(#[from] BarrierError),
+    /// The lease manager is not open (sealed, or still opening).
+    #[error("sealed")]
+    Sealed,
+    /// A handler panicked.
+    #[error("internal error")]
+    Internal,
+}
+
+impl From<Panicked> for LeaseError {
+    fn from(_: Panicked) -> Self {
+        Self::Internal
+    }
+}
+
+impl Fault for LeaseError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unknown | Self::NotRenewable(_) | Self::NotYet(_) => ErrorKind::Invalid,
+            Self::TokenEnded => ErrorKind::Unauthenticated,
+            Self::Engine(error) => error.kind(),
+            Self::Busy => ErrorKind::TooMany,
+            Self::Barrier(error) => error.kind(),
+            Self::Sealed => ErrorKind::Sealed,
+            Self::Internal => ErrorKind::Internal,
+        }
+    }
+
+    fn public(&self) -> Vec<String> {
+        match self {
+            Self::Engine(error) => error.public(),
+            Self::Barrier(error) => error.public(),
+            Self::Sealed => vec!["Vault is sealed".to_owned()],
+            Self::Unknown
+            | Self::NotRenewable(_)
+            | Self::TokenEnded
+            | Self::NotYet(_)
+            | Self::Busy
+            | Self::Internal => vec![self.to_string()],
+        }
+    }
+}
