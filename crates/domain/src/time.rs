@@ -38,9 +38,7 @@ impl Timestamp {
     /// RFC 3339 in UTC with milliseconds, as `2026-11-22T15:04:05.123Z`.
     pub fn rfc3339(self) -> String {
         let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
-        jiff::Timestamp::from_millisecond(ms)
-            .map_or_else(|_| jiff::Timestamp::MAX, |stamp| stamp)
-            .to_string()
+        jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
     }
 }
 
