@@ -1,5 +1,7 @@
-//! What a policy can say, and the decision over all that a caller's policies say.
+//! What a policy can say of a path.
 
 mod capability;
+mod parameters;
 
 pub use capability::{Capabilities, Capability};
+pub use parameters::ParameterRules;

@@ -1,1 +1,176 @@
-//! To audit.
+//! To the audit writer: what happened, without a field that could hold a secret.
+
+use actix::Message;
+use mssm_domain::{ErrorKind, Fault, RequestId, Timestamp};
+
+/// A value in the log: what came from a caller, or goes to one, only as a keyed hash.
+///
+/// Whoever makes one from data turns every scalar (text, number, boolean) into a hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redacted {
+    /// Nothing.
+    Null,
+    /// HMAC-SHA256 of a scalar's text under the audit's key; written `hmac-sha256:<64 hex>`.
+    Hash([u8; 32]),
+    /// A scalar that was there but cannot be hashed, since the server is sealed.
+    Hidden,
+    /// Public text: lease ids, names of roles and mounts, error texts that hold no value.
+    Public(String),
+    /// A list.
+    List(Vec<Self>),
+    /// A map; its keys are public.
+    Map(Vec<(String, Self)>),
+}
+
+/// Who asked, as the log shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Who {
+    /// The token's keyed hash.
+    pub token: Option<[u8; 32]>,
+    /// The accessor's keyed hash.
+    pub accessor: Option<[u8; 32]>,
+    /// For people.
+    pub display_name: String,
+    /// The token's policies.
+    pub policies: Vec<String>,
+    /// The policies that decided.
+    pub granting: Vec<String>,
+    /// True if the decision was yes.
+    pub allowed: bool,
+    /// `service`; empty if there is no token.
+    pub token_type: &'static str,
+    /// When the token was issued.
+    pub token_issued_at: Option<Timestamp>,
+}
+
+/// What was asked, as the log shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The request's id, in its answer too.
+    pub id: RequestId,
+    /// Vault's word: create, read, update, patch, delete, list.
+    pub operation: &'static str,
+    /// The path below `/v1/`.
+    pub path: String,
+    /// The mount's prefix; empty if no mount was found.
+    pub mount_point: String,
+    /// The mount's kind; empty if no mount was found.
+    pub mount_type: &'static str,
+    /// The mount's accessor; empty if no mount was found.
+    pub mount_accessor: String,
+    /// The body, redacted.
+    pub data: Redacted,
+    /// The caller's address.
+    pub remote_address: String,
+    /// The caller's port.
+    pub remote_port: u16,
+}
+
+/// What was answered, as the log shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The status.
+    pub status: u16,
+    /// The answer's data, redacted.
+    pub data: Redacted,
+    /// A lease that was handed out or renewed.
+    pub lease_id: Option<String>,
+    /// What the answer says of a token that was made or renewed, redacted.
+    pub auth: Redacted,
+    /// The errors' texts, which hold no value.
+    pub errors: Vec<String>,
+}
+
+/// Something that the server did by itself, or before anybody could be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What, in kebab case: `server-started`, `unsealed`, `lease-created`, `lease-expired`,
+    /// `lease-revoked`, `lease-revocation-failed`, `token-expired`.
+    pub name: &'static str,
+    /// Public circumstances: lease ids, roles, counts, reasons without values.
+    pub details: Vec<(&'static str, String)>,
+}
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A request, before its effect.
+    Request {
+        /// When.
+        time: Timestamp,
+        /// Who.
+        who: Who,
+        /// What.
+        asked: Asked,
+    },
+    /// Its answer, before it leaves.
+    Response {
+        /// When.
+        time: Timestamp,
+        /// Who.
+        who: Who,
+        /// What.
+        asked: Asked,
+        /// And what came of it.
+        answered: Answered,
+    },
+    /// The server's own doing.
+    Event {
+        /// When it happened.
+        time: Timestamp,
+        /// What.
+        event: Event,
+    },
+}
+
+/// Writes lines, in order, together; replies once they are durable.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), AuditError>")]
+pub struct Append(pub Vec<Entry>);
+
+/// Asks how the log does.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<AuditStatus, AuditError>")]
+pub struct ReadStatus;
+
+/// How the log does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditStatus {
+    /// Why nothing can be written, if so.
+    pub blocked: Option<String>,
+    /// Lines written since the server started.
+    pub lines: u64,
+    /// Syncs since the server started.
+    pub syncs: u64,
+    /// The Ed25519 public key of the checkpoints, while the server is open.
+    pub public_key: Option<[u8; 32]>,
+    /// Where the log is.
+    pub path: String,
+}
+
+/// Why the log took nothing; the request that it was for is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    /// The log cannot be written: says why.
+    #[error("audit log cannot be written: {0}")]
+    Blocked(String),
+    /// Too much waits for it.
+    #[error("audit log is busy")]
+    Busy,
+}
+
+impl Fault for AuditError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Unavailable
+    }
+
+    fn public(&self) -> Vec<String> {
+        vec![match self {
+            // The reason names paths of the server; it is in the log and in health.
+            Self::Blocked(_) => {
+                "the audit log cannot be written, so the request was refused".into()
+            }
+            Self::Busy => "too many requests wait for the audit log, try again".to_owned(),
+        }]
+    }
+}
