@@ -385,3 +385,60 @@ impl Fault for KvError {
         }
     }
 }
+
+macro_rules! kv_ports {
+    ($($(#[$doc:meta])* $field:ident: $message:ty,)*) => {
+        /// How the front door reaches the kv engine on its own arbiter.
+        #[derive(Clone)]
+        pub struct KvPorts {
+            $($(#[$doc])* pub $field: actix::Recipient<$message>,)*
+        }
+
+        impl KvPorts {
+            /// The ports of one kv engine.
+            pub fn new<A>(engine: &actix::Addr<A>) -> Self
+            where
+                A: actix::Actor<Context = actix::Context<A>> $(+ actix::Handler<$message>)*,
+            {
+                Self { $($field: engine.clone().recipient(),)* }
+            }
+        }
+    };
+}
+
+kv_ports! {
+    /// v1 read.
+    read_plain: ReadPlain,
+    /// v1 write.
+    write_plain: WritePlain,
+    /// v1 delete.
+    delete_plain: DeletePlain,
+    /// v1 list.
+    list_plain: ListPlain,
+    /// Is it there?
+    exists: Exists,
+    /// v2 read.
+    read_version: ReadVersion,
+    /// v2 write.
+    write_version: WriteVersion,
+    /// v2 merge.
+    patch_version: PatchVersion,
+    /// v2 delete, undelete, destroy.
+    change_versions: ChangeVersions,
+    /// v2 structure.
+    read_subkeys: ReadSubkeys,
+    /// v2 metadata read.
+    read_metadata: ReadMetadata,
+    /// v2 metadata change.
+    write_metadata: WriteMetadata,
+    /// v2 metadata removal.
+    delete_metadata: DeleteMetadata,
+    /// v2 list.
+    list_versioned: ListVersioned,
+    /// v2 settings read.
+    read_config: ReadConfig,
+    /// v2 settings change.
+    write_config: WriteConfig,
+    /// The mount goes away.
+    unmount: crate::engine::Unmount,
+}
