@@ -7,11 +7,13 @@
 
 mod clock;
 mod keys;
+mod postgres;
 mod random;
 mod store;
 
 pub use clock::TestClock;
 pub use keys::FakeKeys;
+pub use postgres::{TestDatabase, TestPostgres};
 pub use random::SeededRandom;
 pub use store::MemoryStore;
 
