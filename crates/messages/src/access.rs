@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::Message;
+use actix::{Message, Recipient};
 use mssm_domain::policy::{Capabilities, ParameterRules};
 use mssm_domain::{
     Accessor, Caller, CanonicalPath, ErrorKind, Fault, PolicyName, RecordPath, SecretText,
     Timestamp, TokenId, Ttl,
 };
 
-use crate::{BarrierError, Panicked};
+use crate::{BarrierError, Panicked, Port};
 
 /// The record whose presence says that a token lives; a lease is written only while it is there.
 pub fn token_record(token: TokenId) -> RecordPath {
@@ -96,6 +96,8 @@ pub struct TokenWish {
     pub num_uses: u32,
     /// True for a token that does not end with its parent.
     pub orphan: bool,
+    /// True if it was asked for at `auth/token/create-orphan`, where an orphan needs no `sudo`.
+    pub by_orphan_path: bool,
     /// True to leave out the `default` policy.
     pub no_default_policy: bool,
     /// For people; becomes `token-<name>`.
@@ -189,6 +191,9 @@ pub struct ListAccessors;
 pub struct TidyTokens;
 
 /// Asks what a token may do on paths; replies one set each, in order.
+///
+/// An empty set, or one with `Deny`, means nothing. Root's sets hold everything but `Deny`; that it
+/// is root is told by [`LookupToken`].
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Vec<Capabilities>, AccessError>")]
 pub struct ReadCapabilities {
@@ -251,6 +256,44 @@ pub struct WritePolicy {
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), AccessError>")]
 pub struct DeletePolicy(pub PolicyName);
+
+/// How a worker reaches the replica on its own arbiter.
+#[derive(Clone)]
+pub struct AccessPorts {
+    /// Who asks, and may they.
+    pub authorize: Recipient<Authorize>,
+    /// Whether anything is allowed below a prefix.
+    pub reaches_below: Recipient<ReachesBelow>,
+    /// All rules of a caller.
+    pub resultant_acl: Recipient<ReadResultantAcl>,
+}
+
+/// How others reach the owner of tokens and policies.
+#[derive(Clone, Debug)]
+pub struct TokenPorts {
+    /// Makes a token.
+    pub create: Port<CreateToken>,
+    /// Renews one.
+    pub renew: Port<RenewToken>,
+    /// Ends one.
+    pub revoke: Port<RevokeToken>,
+    /// Looks one up.
+    pub lookup: Port<LookupToken>,
+    /// Lists the living.
+    pub accessors: Port<ListAccessors>,
+    /// Removes what the dead left.
+    pub tidy: Port<TidyTokens>,
+    /// What a token may do.
+    pub capabilities: Port<ReadCapabilities>,
+    /// Lists policies.
+    pub list_policies: Port<ListPolicies>,
+    /// Reads a policy.
+    pub read_policy: Port<ReadPolicy>,
+    /// Writes a policy.
+    pub write_policy: Port<WritePolicy>,
+    /// Deletes a policy.
+    pub delete_policy: Port<DeletePolicy>,
+}
 
 /// Why access was refused, or tokens and policies not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use actix::{Message, Recipient};
 use mssm_domain::{CanonicalPath, ErrorKind, Fault, MountId, Prefix, Ttl};
 
 use crate::engine::{EngineError, EngineKind};
-use crate::{BarrierError, Panicked};
+use crate::{BarrierError, Panicked, Port};
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,19 @@ pub struct Tune {
 pub struct Disable {
     /// Which.
     pub prefix: Prefix,
+}
+
+/// How a worker reaches the table on its own arbiter, and the keeper of mounts.
+#[derive(Clone)]
+pub struct MountPorts {
+    /// Asks the worker's own replica for the table.
+    pub table: Recipient<ReadTable>,
+    /// Mounts an engine.
+    pub enable: Port<Enable>,
+    /// Changes a mount's settings.
+    pub tune: Port<Tune>,
+    /// Takes a mount away.
+    pub disable: Port<Disable>,
 }
 
 /// Why the mount keeper refused.
