@@ -6,25 +6,22 @@
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 
-/// A SHA-256 chain over lines: each head binds every line before it.
+/// A SHA-256 chain over lines, each of which names the hash of the one before it.
+///
+/// The hash is of the line's bytes alone, so that `sha256sum` can follow the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// The newest link; zeros before the first line.
+    /// The hash of the newest line; zeros before the first.
     pub head: [u8; 32],
     /// How many lines there are.
     pub count: u64,
 }
 
 impl Chain {
-    /// Appends a line's bytes (without its line break) and returns the new head.
-    pub fn append(&mut self, line: &[u8]) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(b"mssm/audit-link/v1");
-        hash.update(self.head);
-        hash.update(line);
-        self.head = hash.finalize().into();
+    /// Appends a line's bytes (without its line break), which name the present head.
+    pub fn append(&mut self, line: &[u8]) {
+        self.head = Sha256::digest(line).into();
         self.count += 1;
-        self.head
     }
 }
 
@@ -229,7 +226,7 @@ mod tests {
             let head = |lines: &[Vec<u8>]| {
                 let mut chain = Chain::default();
                 for line in lines {
-                    chain.append(line);
+                    chain.append(&[chain.head.as_slice(), line].concat());
                 }
                 chain
             };
