@@ -128,6 +128,11 @@ impl CheckpointVerifier {
         VerifyingKey::from_bytes(bytes).map(Self).map_err(|_| CheckpointError::PublicKey)
     }
 
+    /// The public key's 32 bytes.
+    pub fn public(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// Checks a signature over a checkpoint's canonical bytes; refuses weak keys and loose forms.
     pub fn verify(&self, checkpoint: &[u8], signature: &[u8]) -> Result<(), CheckpointError> {
         let signature = Signature::from_slice(signature).map_err(|_| CheckpointError::Signature)?;

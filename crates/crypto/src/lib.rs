@@ -8,6 +8,7 @@
 //! [`envelope::Suite`] that is never reused. To add a purpose: a label in [`keyring::Label`].
 
 pub mod chain;
+mod checksum;
 pub mod envelope;
 pub mod fingerprint;
 mod hazmat;
@@ -19,4 +20,5 @@ pub mod shares;
 #[cfg(test)]
 mod testing;
 
+pub use checksum::checksum;
 pub use key::Key32;

@@ -256,8 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn the_expanded_key_is_wiped_by_its_own_type() {
+    fn expanded_keys_are_wiped_by_their_own_types() {
         fn wiped<T: zeroize::ZeroizeOnDrop>() {}
         wiped::<Aes256Siv>();
+        wiped::<aes::Aes256>();
+        wiped::<chacha20poly1305::XChaCha20Poly1305>();
+        wiped::<ed25519_dalek::SigningKey>();
+        wiped::<crate::Key32>();
     }
 }

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::Key32;
 use crate::hazmat::gf256;
+use crate::{Key32, checksum};
 
 const FORM: u8 = 1;
 /// The bytes of a share.
@@ -122,11 +122,7 @@ impl Share {
 }
 
 fn checksum_of(body: &[u8]) -> [u8; 4] {
-    let mut hash = Sha256::new();
-    hash.update(b"mssm/share/v1");
-    hash.update(body);
-    let digest: [u8; 32] = hash.finalize().into();
-    [digest[0], digest[1], digest[2], digest[3]]
+    checksum("mssm/share/v1", body)
 }
 
 /// Splits a secret into `count` shares, any `threshold` of which recombine.

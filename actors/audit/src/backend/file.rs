@@ -1,0 +1,165 @@
+//! A log in one file, which only the server's user can read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{AuditBackend, Blocked, Found};
+
+/// The longest line that is read back; ours are far shorter, since entries are bounded.
+const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// A log in one file, appended to and synced; the file is watched for being moved, cut or opened up.
+#[derive(Debug)]
+pub struct FileBackend {
+    path: PathBuf,
+    open: Option<Open>,
+    /// Why nothing is written any more: a sync failed, so what is on the disk is unknown.
+    poisoned: Option<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    length: u64,
+}
+
+impl FileBackend {
+    /// A log at a path whose folder exists. Nothing is touched before it is opened.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), open: None, poisoned: None }
+    }
+
+    fn blocked(&self, action: &str, error: &io::Error) -> Blocked {
+        Blocked(format!("cannot {action} {}: {error}", self.path.display()))
+    }
+
+    fn open_file(&self) -> io::Result<File> {
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            // A symbolic link would let the log be laid over another file.
+            .custom_flags(nofollow())
+            .open(&self.path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| io::Error::other("another server writes it"))?;
+        // The name itself must survive a crash too.
+        if let Some(folder) = self.path.parent() {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(file)
+    }
+
+    /// Moves the beginning of a line that never got its end into a file of its own.
+    fn set_aside(&self, file: &File, whole: u64, torn: &[u8]) -> io::Result<String> {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".torn-{whole}"));
+        let aside = PathBuf::from(name);
+        let mut copy =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        copy.write_all(torn)?;
+        copy.sync_all()?;
+        file.set_len(whole)?;
+        file.sync_all()?;
+        Ok(aside.display().to_string())
+    }
+}
+
+fn nofollow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
+}
+
+impl AuditBackend for FileBackend {
+    fn open(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked> {
+        self.open = None;
+        let file = self.open_file().map_err(|error| self.blocked("open", &error))?;
+        let mut found = Found::default();
+        let mut length = 0;
+        let mut reader = BufReader::with_capacity(1 << 20, &file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = reader
+                .read_until(b'\n', &mut line)
+                .map_err(|error| self.blocked("read", &error))?;
+            if read == 0 {
+                break;
+            }
+            if read > LINE_BYTES_MAX {
+                return Err(Blocked(format!("{} is not an audit log", self.path.display())));
+            }
+            let Some(whole) = line.strip_suffix(b"\n") else {
+                let aside = self
+                    .set_aside(&file, length, &line)
+                    .map_err(|error| self.blocked("set a torn line aside from", &error))?;
+                found.torn = Some(aside);
+                break;
+            };
+            each(whole);
+            length += read as u64;
+        }
+        self.open = Some(Open { file, length });
+        Ok(found)
+    }
+
+    fn append(&mut self, lines: &[u8]) -> Result<(), Blocked> {
+        if let Some(reason) = &self.poisoned {
+            return Err(Blocked(reason.clone()));
+        }
+        let path = self.path.display().to_string();
+        let Some(open) = &mut self.open else {
+            return Err(Blocked(format!("{path} is not open")));
+        };
+        if let Err(error) = open.file.write_all_at(lines, open.length) {
+            // What came through of the batch must not stay: the next one begins in its place.
+            let cut = open.file.set_len(open.length);
+            let undone = if cut.is_err() { ", and its beginning could not be undone" } else { "" };
+            return Err(Blocked(format!("cannot write {path}: {error}{undone}")));
+        }
+        if let Err(error) = open.file.sync_data() {
+            // After a failed sync the kernel may have dropped the pages: nothing is known any more.
+            let reason = format!("cannot sync {path}: {error}; check the disk, then restart");
+            self.poisoned = Some(reason.clone());
+            return Err(Blocked(reason));
+        }
+        open.length += lines.len() as u64;
+        Ok(())
+    }
+
+    fn inspect(&mut self) -> Result<(), Blocked> {
+        let path = self.path.display().to_string();
+        let Some(open) = &self.open else { return Err(Blocked(format!("{path} is not open"))) };
+        let ours = open.file.metadata().map_err(|error| self.blocked("inspect", &error))?;
+        let named = std::fs::symlink_metadata(&self.path);
+        let reason = match named {
+            Ok(named) if (named.dev(), named.ino()) != (ours.dev(), ours.ino()) => {
+                "was replaced by another file"
+            }
+            Ok(_) if ours.len() < open.length => "was cut",
+            Ok(_) if ours.len() > open.length => "was written to by somebody else",
+            Ok(_) if ours.mode() & 0o077 != 0 => "was opened to other users (chmod 600 it)",
+            Ok(_) => return Ok(()),
+            Err(_) => "was moved or removed",
+        };
+        Err(Blocked(format!("{path} {reason}")))
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+}

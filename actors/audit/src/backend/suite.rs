@@ -1,0 +1,96 @@
+//! What every backend must do; each runs the whole of it.
+
+use super::{AuditBackend, FileBackend, MemoryBackend};
+
+fn lines(backend: &mut dyn AuditBackend) -> Vec<String> {
+    let mut lines = Vec::new();
+    backend.open(&mut |line| lines.push(String::from_utf8(line.to_vec()).unwrap())).unwrap();
+    lines
+}
+
+fn keeps_what_it_was_given(mut backend: impl AuditBackend) {
+    assert!(lines(&mut backend).is_empty());
+    backend.append(b"one\ntwo\n").unwrap();
+    backend.append(b"three\n").unwrap();
+    backend.inspect().unwrap();
+    assert_eq!(lines(&mut backend), ["one", "two", "three"]);
+    backend.append(b"four\n").unwrap();
+    assert_eq!(lines(&mut backend), ["one", "two", "three", "four"]);
+}
+
+#[test]
+fn memory_keeps_what_it_was_given() {
+    keeps_what_it_was_given(MemoryBackend::default());
+}
+
+#[test]
+fn a_file_keeps_what_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    keeps_what_it_was_given(FileBackend::new(folder.path().join("deep/audit.log")));
+}
+
+#[test]
+fn a_torn_line_is_set_aside_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    std::fs::write(&path, "whole\nhal").unwrap();
+    let mut backend = FileBackend::new(&path);
+    let mut seen = 0;
+    let found = backend.open(&mut |_| seen += 1).unwrap();
+    assert_eq!(seen, 1);
+    assert_eq!(std::fs::read_to_string(found.torn.unwrap()).unwrap(), "hal");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\n");
+}
+
+#[test]
+fn a_file_that_is_tampered_with_is_noticed() {
+    use std::os::unix::fs::PermissionsExt;
+    type Spoil = fn(&std::path::Path);
+    let cases: [(&str, Spoil); 5] = [
+        ("moved or removed", |path| std::fs::remove_file(path).unwrap()),
+        ("replaced", |path| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }),
+        ("cut", |path| {
+            std::fs::File::options().write(true).open(path).unwrap().set_len(2).unwrap();
+        }),
+        ("somebody else", |path| {
+            use std::io::Write;
+            let mut file = std::fs::File::options().append(true).open(path).unwrap();
+            file.write_all(b"forged\n").unwrap();
+        }),
+        ("other users", |path| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+        }),
+    ];
+    for (reason, spoil) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut backend = FileBackend::new(&path);
+        backend.open(&mut |_| ()).unwrap();
+        backend.append(b"line\n").unwrap();
+        backend.inspect().unwrap();
+        spoil(&path);
+        let blocked = backend.inspect().unwrap_err();
+        assert!(blocked.0.contains(reason), "{blocked}");
+    }
+}
+
+#[test]
+fn two_writers_of_one_file_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let mut first = FileBackend::new(&path);
+    first.open(&mut |_| ()).unwrap();
+    let refused = FileBackend::new(&path).open(&mut |_| ()).unwrap_err();
+    assert!(refused.0.contains("another server"), "{refused}");
+}
+
+#[test]
+fn a_link_in_the_files_place_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &path).unwrap();
+    assert!(FileBackend::new(&path).open(&mut |_| ()).is_err());
+}

@@ -1,0 +1,228 @@
+//! The shape of each line: Vault's, with a sequence number and the hash of the line before.
+
+use std::collections::BTreeMap;
+
+use mssm_domain::Timestamp;
+use mssm_messages::audit::{Answered, Asked, Entry, Redacted, Who};
+use serde::Serialize as DeriveSerialize;
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+/// Every line begins with these.
+#[derive(DeriveSerialize)]
+pub(crate) struct Line<'a, B: DeriveSerialize> {
+    /// Counts the lines from 0.
+    pub(crate) seq: u64,
+    /// SHA-256 of the preceding line's bytes, in hexadecimal; zeros for the first.
+    pub(crate) prev: &'a str,
+    pub(crate) time: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    #[serde(flatten)]
+    pub(crate) body: B,
+}
+
+#[derive(DeriveSerialize)]
+struct Exchange<'a> {
+    auth: AuthShape<'a>,
+    request: RequestShape<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<ResponseShape<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(DeriveSerialize)]
+struct AuthShape<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_token: Option<Hash<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accessor: Option<Hash<'a>>,
+    display_name: &'a str,
+    policies: &'a [String],
+    token_policies: &'a [String],
+    policy_results: Results<'a>,
+    token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_issue_time: Option<String>,
+}
+
+#[derive(DeriveSerialize)]
+struct Results<'a> {
+    allowed: bool,
+    granting_policies: Vec<Granting<'a>>,
+}
+
+#[derive(DeriveSerialize)]
+struct Granting<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+#[derive(DeriveSerialize)]
+struct RequestShape<'a> {
+    id: String,
+    operation: &'static str,
+    path: &'a str,
+    mount_point: &'a str,
+    mount_type: &'static str,
+    mount_accessor: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_token: Option<Hash<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_token_accessor: Option<Hash<'a>>,
+    namespace: Namespace,
+    data: Shown<'a>,
+    remote_address: &'a str,
+    remote_port: u16,
+}
+
+#[derive(DeriveSerialize)]
+struct Namespace {
+    id: &'static str,
+}
+
+#[derive(DeriveSerialize)]
+struct ResponseShape<'a> {
+    status: u16,
+    mount_point: &'a str,
+    mount_type: &'static str,
+    data: Shown<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<LeaseShape<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth: Option<Shown<'a>>,
+}
+
+#[derive(DeriveSerialize)]
+struct LeaseShape<'a> {
+    lease_id: &'a str,
+}
+
+#[derive(DeriveSerialize)]
+struct EventShape<'a> {
+    event: &'static str,
+    details: BTreeMap<&'static str, &'a str>,
+}
+
+struct Hash<'a>(&'a [u8; 32]);
+
+impl Serialize for Hash<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const PREFIX: &[u8; 12] = b"hmac-sha256:";
+        let mut text = [0; 76];
+        let (head, digits) = text.split_at_mut(PREFIX.len());
+        head.copy_from_slice(PREFIX);
+        hex::encode_to_slice(self.0, digits).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
+    }
+}
+
+struct Shown<'a>(&'a Redacted);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Redacted::Null => serializer.serialize_unit(),
+            Redacted::Hash(hash) => Hash(hash).serialize(serializer),
+            Redacted::Hidden => serializer.serialize_str("hidden while sealed"),
+            Redacted::Public(text) => serializer.serialize_str(text),
+            Redacted::List(items) => {
+                let mut list = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    list.serialize_element(&Shown(item))?;
+                }
+                list.end()
+            }
+            Redacted::Map(members) => {
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                for (name, value) in members {
+                    map.serialize_entry(name, &Shown(value))?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+/// Renders an entry as line number `seq` after the line whose hash is `prev`, without its break.
+pub(crate) fn render(entry: &Entry, seq: u64, prev: &str) -> Result<Vec<u8>, serde_json::Error> {
+    match entry {
+        Entry::Request { time, who, asked } => {
+            exchange(*time, seq, prev, ("request", who, asked, None))
+        }
+        Entry::Response { time, who, asked, answered } => {
+            exchange(*time, seq, prev, ("response", who, asked, Some(answered)))
+        }
+        Entry::Event { time, event } => {
+            let details =
+                event.details.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let body = EventShape { event: event.name, details };
+            write(&Line { seq, prev, time: time.rfc3339(), kind: "event", body })
+        }
+    }
+}
+
+fn exchange(
+    time: Timestamp,
+    seq: u64,
+    prev: &str,
+    (kind, who, asked, answered): (&'static str, &Who, &Asked, Option<&Answered>),
+) -> Result<Vec<u8>, serde_json::Error> {
+    let body = Exchange {
+        auth: auth(who),
+        request: request(who, asked),
+        response: answered.map(|answered| response(asked, answered)),
+        error: answered.filter(|answered| !answered.errors.is_empty()).map(|a| a.errors.join("; ")),
+    };
+    write(&Line { seq, prev, time: time.rfc3339(), kind, body })
+}
+
+fn auth(who: &Who) -> AuthShape<'_> {
+    let granting = who.granting.iter().map(|name| Granting { name, kind: "acl" }).collect();
+    AuthShape {
+        client_token: who.token.as_ref().map(Hash),
+        accessor: who.accessor.as_ref().map(Hash),
+        display_name: &who.display_name,
+        policies: &who.policies,
+        token_policies: &who.policies,
+        policy_results: Results { allowed: who.allowed, granting_policies: granting },
+        token_type: who.token_type,
+        token_issue_time: who.token_issued_at.map(Timestamp::rfc3339),
+    }
+}
+
+fn request<'a>(who: &'a Who, asked: &'a Asked) -> RequestShape<'a> {
+    RequestShape {
+        id: asked.id.to_string(),
+        operation: asked.operation,
+        path: &asked.path,
+        mount_point: &asked.mount_point,
+        mount_type: asked.mount_type,
+        mount_accessor: &asked.mount_accessor,
+        client_token: who.token.as_ref().map(Hash),
+        client_token_accessor: who.accessor.as_ref().map(Hash),
+        namespace: Namespace { id: "root" },
+        data: Shown(&asked.data),
+        remote_address: &asked.remote_address,
+        remote_port: asked.remote_port,
+    }
+}
+
+fn response<'a>(asked: &'a Asked, answered: &'a Answered) -> ResponseShape<'a> {
+    ResponseShape {
+        status: answered.status,
+        mount_point: &asked.mount_point,
+        mount_type: asked.mount_type,
+        data: Shown(&answered.data),
+        secret: answered.lease_id.as_deref().map(|lease_id| LeaseShape { lease_id }),
+        auth: (answered.auth != Redacted::Null).then_some(Shown(&answered.auth)),
+    }
+}
+
+/// Writes a line's JSON, which never holds a line break.
+pub(crate) fn write<B: DeriveSerialize>(line: &Line<'_, B>) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = Vec::with_capacity(1536);
+    serde_json::to_writer(&mut bytes, line)?;
+    Ok(bytes)
+}

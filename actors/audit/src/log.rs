@@ -1,0 +1,161 @@
+//! The log as plain data: what the next lines are, given all lines before.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use mssm_crypto::chain::{Chain, CheckpointKey, Tree};
+use mssm_domain::Timestamp;
+use mssm_messages::audit::{Entry, Event};
+use serde::{Deserialize, Serialize};
+
+use crate::line::{self, Line};
+
+/// The events that begin a file: a new log, or one whose earlier lines are in other files.
+pub(crate) const STARTED: &str = "log-started";
+/// See [`STARTED`].
+pub(crate) const CONTINUED: &str = "log-continued";
+
+/// Where a log stands: the newest hash, and the tree over all lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    chain: Chain,
+    tree: Tree,
+}
+
+impl Position {
+    /// The position after `count` lines that are elsewhere.
+    pub(crate) fn after(count: u64, head: [u8; 32], edge: Vec<[u8; 32]>) -> Option<Self> {
+        Some(Self { chain: Chain { head, count }, tree: Tree::from_parts(count, edge)? })
+    }
+
+    /// Takes one line more, without its break.
+    pub(crate) fn append(&mut self, line: &[u8]) {
+        self.chain.append(line);
+        self.tree.append(line);
+    }
+
+    /// How many lines there are, which is the next line's number.
+    pub(crate) const fn count(&self) -> u64 {
+        self.chain.count
+    }
+
+    /// The newest line's hash in hexadecimal.
+    pub(crate) fn head(&self) -> String {
+        hex::encode(self.chain.head)
+    }
+
+    /// What a checkpoint signs here, the root, and the text that both are in.
+    pub(crate) fn checkpoint_text(&self, time: &str) -> (String, String) {
+        let (seq, prev, root) = (self.count(), self.head(), hex::encode(self.tree.root()));
+        let text =
+            format!("mssm audit checkpoint v1\nseq {seq}\nprev {prev}\nroot {root}\ntime {time}\n");
+        (text, root)
+    }
+
+    fn edge(&self) -> String {
+        let (_, edge) = self.tree.parts();
+        edge.iter().map(hex::encode).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What a checkpoint line says.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    /// The Merkle root (RFC 6962) over all lines before this one, in hexadecimal.
+    pub(crate) root: String,
+    /// The Ed25519 public key, in hexadecimal.
+    pub(crate) key: String,
+    /// The Ed25519 signature over the checkpoint's text, in base64.
+    pub(crate) signature: String,
+}
+
+/// The log: its position and, while the server is open, the key that signs.
+#[derive(Default)]
+pub(crate) struct Log {
+    pub(crate) position: Position,
+    key: Option<CheckpointKey>,
+}
+
+/// Lines that are ready to be written, and where the log stands once they are.
+pub(crate) struct Batch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) lines: u64,
+    after: Position,
+}
+
+impl Log {
+    /// Signs checkpoints with this key from now on, or none.
+    pub(crate) fn set_key(&mut self, key: Option<CheckpointKey>) {
+        self.key = key;
+    }
+
+    /// The public key of the checkpoints.
+    pub(crate) fn public_key(&self) -> Option<[u8; 32]> {
+        self.key.as_ref().map(CheckpointKey::public)
+    }
+
+    /// Renders entries and, if there is a key, the checkpoint over them.
+    pub(crate) fn batch<'a>(
+        &self,
+        now: Timestamp,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<Batch, serde_json::Error> {
+        let mut batch = Batch { bytes: Vec::new(), lines: 0, after: self.position.clone() };
+        for entry in entries {
+            let line = line::render(entry, batch.after.count(), &batch.after.head())?;
+            batch.push(&line);
+        }
+        if let Some(key) = &self.key {
+            let line = checkpoint(&batch.after, key, now)?;
+            batch.push(&line);
+        }
+        Ok(batch)
+    }
+
+    /// The line that begins an empty file.
+    pub(crate) fn first_line(&self, now: Timestamp) -> Entry {
+        let format = ("format", "1".to_owned());
+        let event = if self.position.count() == 0 {
+            Event { name: STARTED, details: vec![format] }
+        } else {
+            Event { name: CONTINUED, details: vec![("edge", self.position.edge()), format] }
+        };
+        Entry::Event { time: now, event }
+    }
+
+    /// The batch is durable: the log stands behind it.
+    pub(crate) fn accept(&mut self, batch: Batch) {
+        self.position = batch.after;
+    }
+}
+
+impl Batch {
+    fn push(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+        self.bytes.push(b'\n');
+        self.after.append(line);
+        self.lines += 1;
+    }
+}
+
+fn checkpoint(
+    position: &Position,
+    key: &CheckpointKey,
+    now: Timestamp,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let time = now.rfc3339();
+    let (text, _) = position.checkpoint_text(&time);
+    checkpoint_line(position, &key.public(), &time, &key.sign(text.as_bytes()))
+}
+
+/// The one way to write a checkpoint, so that a verifier can hold every byte of it to this.
+pub(crate) fn checkpoint_line(
+    position: &Position,
+    key: &[u8; 32],
+    time: &str,
+    signature: &[u8],
+) -> Result<Vec<u8>, serde_json::Error> {
+    let (_, root) = position.checkpoint_text(time);
+    let body = Checkpoint { root, key: hex::encode(key), signature: STANDARD.encode(signature) };
+    let (seq, prev, time) = (position.count(), position.head(), time.to_owned());
+    line::write(&Line { seq, prev: &prev, time, kind: "checkpoint", body })
+}

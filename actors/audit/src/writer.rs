@@ -1,0 +1,229 @@
+//! The thread that owns the log: takes what waits, writes it together, syncs once, answers all.
+
+use std::sync::Arc;
+
+use mssm_crypto::chain::CheckpointKey;
+use mssm_domain::{Clock, SecretBytes};
+use mssm_messages::audit::{Append, AuditError, AuditStatus, Entry, Event, ReadStatus};
+use mssm_messages::seal::{InstallAuditKey, StageError};
+use mssm_messages::{Letter, Port};
+use tokio::sync::mpsc;
+
+use crate::backend::{AuditBackend, Blocked};
+use crate::log::{Batch, Log, Position};
+
+/// How many batches of entries may wait; one more is refused as busy.
+const QUEUE_BOUND: usize = 4096;
+/// How many letters one sync serves at most.
+const GROUP_BOUND: usize = 512;
+
+/// How others reach the audit log.
+#[derive(Clone, Debug)]
+pub struct AuditPorts {
+    /// Writes lines.
+    pub append: Port<Append>,
+    /// Hands over the signing key, or takes it away.
+    pub install: Port<InstallAuditKey>,
+    /// How the log does.
+    pub status: Port<ReadStatus>,
+}
+
+/// Holds the log, its position and the signing key. Sends nothing; answers when lines are durable.
+pub struct AuditWriter {
+    clock: Arc<dyn Clock>,
+    backend: Box<dyn AuditBackend>,
+    log: Log,
+    open: bool,
+    status: AuditStatus,
+}
+
+impl AuditWriter {
+    /// Starts the thread. The log is opened by its first use, so a log that cannot be opened keeps
+    /// nobody from asking how the server is. The thread ends when all ports are gone.
+    pub fn start(
+        backend: impl AuditBackend,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<(AuditPorts, std::thread::JoinHandle<()>)> {
+        let (append, appends) = Port::to_thread(QUEUE_BOUND);
+        let (install, installs) = Port::to_thread(16);
+        let (status, statuses) = Port::to_thread(64);
+        let place = backend.place();
+        let mut writer = Self {
+            clock,
+            backend: Box::new(backend),
+            log: Log::default(),
+            open: false,
+            status: AuditStatus { path: place, ..AuditStatus::default() },
+        };
+        // Only queues and a clock: no input or output of this runtime.
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            runtime.block_on(writer.run(appends, installs, statuses));
+        })?;
+        Ok((AuditPorts { append, install, status }, thread))
+    }
+
+    async fn run(
+        &mut self,
+        mut appends: mpsc::Receiver<Letter<Append>>,
+        mut installs: mpsc::Receiver<Letter<InstallAuditKey>>,
+        mut statuses: mpsc::Receiver<Letter<ReadStatus>>,
+    ) {
+        loop {
+            tokio::select! {
+                Some(letter) = appends.recv() => self.append(letter, &mut appends),
+                Some(letter) = installs.recv() => {
+                    let _ = letter.reply.send(self.install(letter.message));
+                }
+                Some(letter) = statuses.recv() => {
+                    let _ = letter.reply.send(Ok(self.report()));
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// Writes what one letter, and all that wait behind it, say.
+    fn append(&mut self, first: Letter<Append>, queue: &mut mpsc::Receiver<Letter<Append>>) {
+        let mut letters = vec![first];
+        while letters.len() < GROUP_BOUND {
+            let Ok(letter) = queue.try_recv() else { break };
+            letters.push(letter);
+        }
+        let entries: Vec<&Entry> = letters.iter().flat_map(|letter| &letter.message.0).collect();
+        let written = write(&mut self.state(), &entries);
+        let answer = self.note(written);
+        for letter in letters {
+            let _ = letter.reply.send(answer.clone());
+        }
+    }
+
+    /// Takes the signing key and signs what was written without one; or signs once more and
+    /// forgets the key.
+    fn install(&mut self, message: InstallAuditKey) -> Result<(), StageError> {
+        let key = match &message.seed {
+            Some(seed) => Some(checkpoint_key(seed)?),
+            None => None,
+        };
+        let opening = key.is_some();
+        if opening {
+            self.log.set_key(key);
+        }
+        let written = write(&mut self.state(), &[]);
+        if !opening {
+            self.log.set_key(None);
+        }
+        self.note(written).map_err(|error| StageError(error.to_string()))
+    }
+
+    fn report(&mut self) -> AuditStatus {
+        if self.open
+            && let Err(blocked) = self.backend.inspect()
+        {
+            self.status.blocked = Some(blocked.0);
+        }
+        AuditStatus { public_key: self.log.public_key(), ..self.status.clone() }
+    }
+
+    fn state(&mut self) -> Writing<'_> {
+        Writing {
+            clock: self.clock.as_ref(),
+            backend: self.backend.as_mut(),
+            log: &mut self.log,
+            open: &mut self.open,
+        }
+    }
+
+    fn note(&mut self, written: Result<u64, Blocked>) -> Result<(), AuditError> {
+        match written {
+            Ok(lines) => {
+                if self.status.blocked.take().is_some() {
+                    tracing::info!("the audit log can be written again");
+                }
+                self.status.lines += lines;
+                self.status.syncs += u64::from(lines > 0);
+                Ok(())
+            }
+            Err(Blocked(reason)) => {
+                if self.status.blocked.as_deref() != Some(reason.as_str()) {
+                    tracing::error!(
+                        reason,
+                        "the audit log cannot be written, requests are refused"
+                    );
+                }
+                self.status.blocked = Some(reason.clone());
+                Err(AuditError::Blocked(reason))
+            }
+        }
+    }
+}
+
+fn checkpoint_key(seed: &SecretBytes) -> Result<CheckpointKey, StageError> {
+    // EXPOSE: becomes the signing key, which wipes itself.
+    let seed = <&[u8; 32]>::try_from(seed.expose())
+        .map_err(|_| StageError("the audit key's seed is not 32 bytes".to_owned()))?;
+    Ok(CheckpointKey::from_seed(seed))
+}
+
+/// The parts of the writer that a batch needs.
+struct Writing<'a> {
+    clock: &'a dyn Clock,
+    backend: &'a mut dyn AuditBackend,
+    log: &'a mut Log,
+    open: &'a mut bool,
+}
+
+/// Writes entries and their checkpoint; returns how many lines it took.
+fn write(writing: &mut Writing<'_>, entries: &[&Entry]) -> Result<u64, Blocked> {
+    let now = writing.clock.now();
+    let opening = if *writing.open { Vec::new() } else { open(writing)? };
+    if let Err(blocked) = writing.backend.inspect() {
+        // This batch is refused; the next one opens anew, and goes on if that is safe.
+        *writing.open = false;
+        return Err(blocked);
+    }
+    let batch = render(writing.log, now, opening.iter().chain(entries.iter().copied()))?;
+    if batch.lines == 0 {
+        return Ok(0);
+    }
+    writing.backend.append(&batch.bytes)?;
+    *writing.open = true;
+    let lines = batch.lines;
+    writing.log.accept(batch);
+    Ok(lines)
+}
+
+fn render<'a>(
+    log: &Log,
+    now: mssm_domain::Timestamp,
+    entries: impl IntoIterator<Item = &'a Entry>,
+) -> Result<Batch, Blocked> {
+    log.batch(now, entries).map_err(|error| Blocked(format!("an entry cannot be written: {error}")))
+}
+
+/// Opens the log and says what must be written first.
+///
+/// A log that was in use goes on only in the lines it knows, or in an empty file.
+fn open(writing: &mut Writing<'_>) -> Result<Vec<Entry>, Blocked> {
+    let now = writing.clock.now();
+    let mut there = Position::default();
+    let found = writing.backend.open(&mut |line| there.append(line))?;
+    let mut first = Vec::new();
+    if there.count() == 0 {
+        first.push(writing.log.first_line(now));
+    } else if writing.log.position.count() == 0 {
+        writing.log.position = there;
+    } else if writing.log.position != there {
+        let place = writing.backend.place();
+        return Err(Blocked(format!(
+            "{place} does not hold the lines that were written to it: move it away for inspection, \
+             a new file goes on with the chain"
+        )));
+    }
+    if let Some(aside) = found.torn {
+        tracing::warn!(aside, "the audit log ended in a torn line, which was set aside");
+        let details = vec![("moved_to", aside)];
+        first.push(Entry::Event { time: now, event: Event { name: "torn-line", details } });
+    }
+    Ok(first)
+}
