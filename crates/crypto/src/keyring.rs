@@ -17,7 +17,6 @@ use mssm_domain::{ClusterId, Random, SealedBytes, SecretBytes, Term, Timestamp, 
 use zeroize::Zeroizing;
 
 use crate::Key32;
-use crate::chain::CheckpointKey;
 use crate::envelope::{EnvelopeError, EnvelopeKey, Header, Place};
 use crate::fingerprint::FingerprintKey;
 use crate::hazmat::hkdf;
@@ -197,14 +196,9 @@ impl Keyring {
         FingerprintKey::new(&self.derive(label.text()))
     }
 
-    /// The seed of the key that signs audit checkpoints; see [`CheckpointKey::from_seed`].
+    /// The seed of the key that signs audit checkpoints; see [`crate::chain::CheckpointKey`].
     pub fn audit_signing_seed(&self) -> SecretBytes {
         SecretBytes::new(self.derive::<32>("purpose/audit-signing").to_vec())
-    }
-
-    /// The key that signs audit checkpoints.
-    pub fn checkpoint_key(&self) -> CheckpointKey {
-        CheckpointKey::from_seed(&self.derive("purpose/audit-signing"))
     }
 
     fn derive<const N: usize>(&self, label: &str) -> Zeroizing<[u8; N]> {
