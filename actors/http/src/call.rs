@@ -1,0 +1,239 @@
+//! One request, parsed into what the rest of the room works with.
+
+use std::net::SocketAddr;
+
+use actix_web::http::{Method, Uri, header};
+use actix_web::{HttpRequest, http::header::HeaderMap};
+use mssm_domain::policy::Capability;
+use mssm_domain::{CanonicalPath, RequestId, SecretText};
+use percent_encoding::percent_decode_str;
+
+use crate::body::Body;
+use crate::error::Refusal;
+
+/// What a request wants to do, whatever word it used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// GET.
+    Read,
+    /// LIST, or GET with `?list=true`.
+    List,
+    /// POST or PUT.
+    Write,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+impl Verb {
+    /// The verb of a method and its query; `None` for what nothing here answers.
+    fn of(method: &Method, query: &Query) -> Option<Self> {
+        match method.as_str() {
+            "GET" | "HEAD" if query.flag("list") => Some(Self::List),
+            "GET" | "HEAD" if query.flag("scan") => None,
+            "GET" | "HEAD" => Some(Self::Read),
+            "LIST" => Some(Self::List),
+            "POST" | "PUT" => Some(Self::Write),
+            "PATCH" => Some(Self::Patch),
+            "DELETE" => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    /// True if a body may come with it.
+    pub(crate) const fn has_body(self) -> bool {
+        matches!(self, Self::Write | Self::Patch | Self::Delete)
+    }
+
+    /// The right that it needs, and Vault's word for the audit, if `exists` says which it is.
+    pub(crate) const fn capability(self, exists: bool) -> Capability {
+        match self {
+            Self::Read => Capability::Read,
+            Self::List => Capability::List,
+            Self::Write if exists => Capability::Update,
+            Self::Write => Capability::Create,
+            Self::Patch => Capability::Patch,
+            Self::Delete => Capability::Delete,
+        }
+    }
+}
+
+/// The parameters behind the question mark.
+#[derive(Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(uri: &Uri) -> Result<Self, Refusal> {
+        let Some(raw) = uri.query().filter(|raw| !raw.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let decode = |text: &str| {
+            let text = text.replace('+', " ");
+            let text = percent_decode_str(&text).decode_utf8().map(std::borrow::Cow::into_owned);
+            text.map_err(|_| Refusal::invalid("query is not UTF-8"))
+        };
+        let parse = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        };
+        raw.split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// A parameter's value.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// True if a parameter is set to true.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("true" | "1"))
+    }
+
+    /// A whole number.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let Some(text) = self.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let wrong =
+            |_| Refusal::invalid(format!("Field validation failed: {name} must be a number"));
+        text.parse().map(Some).map_err(wrong)
+    }
+
+    /// All parameters.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(String, String)> {
+        self.0.iter()
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// Its id, in its answer too.
+    pub(crate) id: RequestId,
+    /// What it wants.
+    pub(crate) verb: Verb,
+    /// On what.
+    pub(crate) path: CanonicalPath,
+    /// What is behind the question mark.
+    pub(crate) query: Query,
+    /// What came with it.
+    pub(crate) body: Body,
+    /// The token, if one was sent.
+    pub(crate) token: Option<SecretText>,
+    /// Where it came from.
+    pub(crate) remote: Option<SocketAddr>,
+    /// True if the body is said to be a JSON merge patch.
+    pub(crate) merge_patch: bool,
+}
+
+impl Call {
+    /// Parses the head of a request; its body comes later.
+    pub(crate) fn parse(
+        request: &HttpRequest,
+        id: RequestId,
+        path: CanonicalPath,
+    ) -> Result<Self, Refusal> {
+        let query = Query::parse(request.uri())?;
+        let headers = request.headers();
+        let verb = Verb::of(request.method(), &query).ok_or_else(Refusal::unsupported_operation)?;
+        if headers.contains_key("x-vault-wrap-ttl") {
+            // Handing the secret out unwrapped would break what the caller counts on.
+            return Err(Refusal::invalid("response wrapping is not supported yet"));
+        }
+        let namespace = headers.get("x-vault-namespace").map(header::HeaderValue::as_bytes);
+        if !matches!(namespace, None | Some(b"" | b"root" | b"root/" | b"/")) {
+            return Err(Refusal {
+                errors: vec!["namespace not found".to_owned()],
+                ..Refusal::not_found()
+            });
+        }
+        Ok(Self {
+            id,
+            verb,
+            path,
+            query,
+            body: Body::empty(),
+            token: token(headers),
+            remote: request.peer_addr(),
+            merge_patch: media_type(headers) == Some("application/merge-patch+json"),
+        })
+    }
+
+    /// The path without a trailing slash, which in most places says nothing.
+    pub(crate) fn trimmed(&self) -> &str {
+        self.path.trim_folder()
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    value.split(';').next().map(str::trim)
+}
+
+/// The token, from either header that may carry it.
+fn token(headers: &HeaderMap) -> Option<SecretText> {
+    let value = match headers.get("x-vault-token") {
+        Some(value) => value.to_str().ok()?,
+        None => {
+            let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token)?
+        }
+    };
+    let value = value.trim();
+    (!value.is_empty()).then(|| SecretText::new(value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn call(request: TestRequest) -> Result<Call, Refusal> {
+        let id = RequestId::parse("00000000-0000-4000-8000-000000000000").unwrap();
+        let request = request.to_http_request();
+        Call::parse(&request, id, CanonicalPath::parse("a/b").unwrap())
+    }
+
+    #[test]
+    fn a_list_has_three_spellings() {
+        let list = Method::from_bytes(b"LIST").unwrap();
+        for request in [
+            TestRequest::default().method(list),
+            TestRequest::default().uri("/v1/a?list=true"),
+            TestRequest::default().uri("/v1/a?x=y&list=1"),
+        ] {
+            assert_eq!(call(request).unwrap().verb, Verb::List);
+        }
+        assert_eq!(call(TestRequest::default().uri("/v1/a?list=no")).unwrap().verb, Verb::Read);
+        assert_eq!(call(TestRequest::put()).unwrap().verb, Verb::Write);
+        let odd = TestRequest::default().method(Method::from_bytes(b"BREW").unwrap());
+        assert_eq!(call(odd).unwrap_err().status.as_u16(), 405);
+    }
+
+    #[test]
+    fn a_token_comes_in_one_of_two_headers() {
+        for (name, value, token) in [
+            ("X-Vault-Token", "t1", Some("t1")),
+            ("Authorization", "Bearer t2", Some("t2")),
+            ("Authorization", "bearer t3", Some("t3")),
+            ("Authorization", "Basic abc", None),
+            ("X-Vault-Token", "", None),
+        ] {
+            let call = call(TestRequest::default().insert_header((name, value))).unwrap();
+            assert_eq!(call.token.as_ref().map(SecretText::expose), token, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_not_ignored() {
+        let wrapped = TestRequest::default().insert_header(("x-vault-wrap-ttl", "60"));
+        assert_eq!(call(wrapped).unwrap_err().status.as_u16(), 400);
+        let tenant = TestRequest::default().insert_header(("X-Vault-Namespace", "team"));
+        assert_eq!(call(tenant).unwrap_err().status.as_u16(), 404);
+    }
+}

@@ -1,0 +1,233 @@
+//! What one worker needs to answer: the ways to every actor, and the one way to ask them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message, Recipient};
+use mssm_domain::{BootId, Clock, Fault, Random, RequestId, Timestamp, generate_uuid};
+use mssm_messages::access::{AccessPorts, TokenPorts};
+use mssm_messages::audit::{Append, ReadStatus};
+use mssm_messages::keys::KeysPort;
+use mssm_messages::kv::KvPorts;
+use mssm_messages::mounts::MountPorts;
+use mssm_messages::{Port, PortError, lease, minter, seal};
+
+use crate::error::{Refusal, unreachable};
+use crate::limits::Gate;
+use crate::metrics::Metrics;
+
+/// The longest wait for an actor on the worker's own arbiter, which answers in microseconds.
+pub(crate) const NEAR: Duration = Duration::from_secs(10);
+/// The longest wait for an actor elsewhere; shorter than the request's minute.
+pub(crate) const FAR: Duration = Duration::from_secs(50);
+/// The longest wait for the audit log: two of them fit into a request.
+pub(crate) const LOG: Duration = Duration::from_secs(15);
+
+macro_rules! ports {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $message:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: Port<$message>,)*
+        }
+
+        impl $name {
+            /// The ports of one actor.
+            pub fn new<A>(address: &Addr<A>) -> Self
+            where
+                A: Actor $(+ Handler<$message>)*,
+                A::Context: Sized $(+ ToEnvelope<A, $message>)*,
+            {
+                Self { $($field: address.clone().into(),)* }
+            }
+        }
+    };
+}
+
+ports! {
+    /// How the front door reaches the seal keeper.
+    SealPorts {
+        /// Founds a store.
+        init: seal::Init,
+        /// How things stand.
+        status: seal::Status,
+        /// Enters a share.
+        unseal: seal::Unseal,
+        /// Forgets the shares entered.
+        reset: seal::ResetUnseal,
+        /// Unseals with the static key.
+        auto_unseal: seal::AutoUnseal,
+        /// Wipes every key.
+        seal: seal::SealNow,
+        /// Adds a data key.
+        rotate: seal::Rotate,
+        /// The newest data key.
+        key_status: seal::ReadKeyStatus,
+    }
+}
+
+ports! {
+    /// How the front door reaches the lease manager.
+    LeasePorts {
+        /// Has a credential made.
+        issue: lease::Issue,
+        /// Moves a lease's end.
+        renew: lease::Renew,
+        /// Ends a lease.
+        revoke: lease::Revoke,
+        /// Ends leases by prefix.
+        revoke_prefix: lease::RevokePrefix,
+        /// Looks a lease up.
+        lookup: lease::Lookup,
+        /// Lists leases.
+        list: lease::List,
+        /// Counts leases.
+        count: lease::Count,
+    }
+}
+
+ports! {
+    /// How the front door reaches the minter's definitions.
+    MinterPorts {
+        /// Stores a connection.
+        write_connection: minter::WriteConnection,
+        /// Reads a connection.
+        read_connection: minter::ReadConnection,
+        /// Lists connections.
+        list_connections: minter::ListConnections,
+        /// Removes a connection.
+        delete_connection: minter::DeleteConnection,
+        /// Opens a connection's pool anew.
+        reset_connection: minter::ResetConnection,
+        /// Stores a role.
+        write_role: minter::WriteRole,
+        /// Reads a role.
+        read_role: minter::ReadRole,
+        /// Lists roles.
+        list_roles: minter::ListRoles,
+        /// Removes a role.
+        delete_role: minter::DeleteRole,
+    }
+}
+
+/// How the front door reaches the audit log.
+#[derive(Clone, Debug)]
+pub struct AuditPorts {
+    /// Writes lines.
+    pub append: Port<Append>,
+    /// How the log does.
+    pub status: Port<ReadStatus>,
+}
+
+/// The ways out of one worker; made on the worker's own arbiter, where its replicas live.
+#[derive(Clone)]
+pub struct FrontDoor {
+    /// The worker's access replica.
+    pub access: AccessPorts,
+    /// The owner of tokens and policies.
+    pub tokens: TokenPorts,
+    /// The worker's mount table and the keeper of mounts.
+    pub mounts: MountPorts,
+    /// The worker's kv engine.
+    pub kv: KvPorts,
+    /// The worker's key replica.
+    pub keys: KeysPort,
+    /// The lease manager.
+    pub leases: LeasePorts,
+    /// The minter.
+    pub minter: MinterPorts,
+    /// The seal keeper.
+    pub seal: SealPorts,
+    /// The audit log.
+    pub audit: AuditPorts,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Request ids come from it.
+    pub random: Arc<dyn Random>,
+    /// What is the same on all workers.
+    pub about: Arc<About>,
+}
+
+/// What the server says of itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The name of the storage, for `sys/seal-status`.
+    pub storage_type: &'static str,
+    /// The audit log's file, for `sys/audit`.
+    pub audit_path: String,
+    /// True to answer `sys/metrics` without a token.
+    pub open_metrics: bool,
+    /// This run of the server.
+    pub boot: BootId,
+    /// When it started.
+    pub started_at: Timestamp,
+}
+
+/// A front door behind its bounds, as one worker shares it among its requests.
+pub(crate) struct Worker {
+    pub(crate) door: FrontDoor,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    /// A new request's id.
+    pub(crate) fn request_id(&self) -> RequestId {
+        RequestId::from_uuid(generate_uuid(self.door.random.as_ref()))
+    }
+}
+
+/// Something that a message can be put to.
+pub(crate) trait Asked<M: Message> {
+    /// Puts it, and waits at most so long.
+    fn put(
+        &self,
+        message: M,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<M::Result, PortError>>;
+}
+
+impl<M: Message + Send + 'static> Asked<M> for Port<M>
+where
+    M::Result: Send,
+{
+    async fn put(&self, message: M, deadline: Duration) -> Result<M::Result, PortError> {
+        self.ask(message, deadline).await
+    }
+}
+
+impl<M: Message + Send + 'static> Asked<M> for Recipient<M>
+where
+    M::Result: Send,
+{
+    async fn put(&self, message: M, deadline: Duration) -> Result<M::Result, PortError> {
+        self.send(message).timeout(deadline).await.map_err(|error| match error {
+            actix::MailboxError::Closed => PortError::Stopped,
+            actix::MailboxError::Timeout => PortError::TimedOut,
+        })
+    }
+}
+
+/// Asks an actor, at most `deadline` long: the one way from here to any of them.
+pub(crate) async fn ask<M, T, E>(
+    whom: &impl Asked<M>,
+    message: M,
+    deadline: Duration,
+) -> Result<T, Refusal>
+where
+    M: Message<Result = Result<T, E>>,
+    E: Fault,
+{
+    Ok(put(whom, message, deadline).await??)
+}
+
+/// The same, with the receiver's own error beside a refusal, for who decides by it.
+pub(crate) async fn put<M: Message>(
+    whom: &impl Asked<M>,
+    message: M,
+    deadline: Duration,
+) -> Result<M::Result, Refusal> {
+    whom.put(message, deadline).await.map_err(unreachable)
+}

@@ -1,0 +1,159 @@
+//! The one handler behind every path: limits, the body, the deadline, and what is sent.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::http::{Method, StatusCode, header};
+use actix_web::web::{Bytes, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use mssm_domain::RequestId;
+use mssm_messages::guarded_async;
+use tokio::time::Instant;
+
+use crate::answer::Answer;
+use crate::body::Body;
+use crate::call::Call;
+use crate::connection::Connection;
+use crate::door::Worker;
+use crate::error::Refusal;
+use crate::handed::Handed;
+use crate::path::{Address, parse};
+use crate::{pipeline, resources};
+
+/// Answers one request, whatever it is.
+pub(crate) async fn front(
+    worker: Rc<Worker>,
+    request: HttpRequest,
+    payload: Payload,
+) -> HttpResponse {
+    let start = Instant::now();
+    let busy = request.conn_data::<Rc<Connection>>().map(Connection::busy);
+    let id = worker.request_id();
+    let head = request.method() == Method::HEAD;
+    let work = respond(Rc::clone(&worker), request, payload, id);
+    let answer = guarded_async(work).await.unwrap_or_else(|_| {
+        worker.metrics.panicked();
+        Refusal::internal("the front door panicked").into_answer()
+    });
+    drop(busy);
+    worker.metrics.count(answer.sent_status().as_u16(), start.elapsed());
+    send(answer, id, head)
+}
+
+async fn respond(
+    worker: Rc<Worker>,
+    request: HttpRequest,
+    payload: Payload,
+    id: RequestId,
+) -> Answer {
+    match receive(&worker, &request, payload, id).await {
+        Err(refusal) => refusal.into_answer(),
+        Ok(None) => Refusal::not_found().into_answer(),
+        Ok(Some(call)) => limited(worker, call).await,
+    }
+}
+
+/// Parses the head, and reads the body of who may have one read.
+async fn receive(
+    worker: &Worker,
+    request: &HttpRequest,
+    payload: Payload,
+    id: RequestId,
+) -> Result<Option<Call>, Refusal> {
+    // The raw path: what actix offers beside it is decoded with losses.
+    let path = match parse(request.uri().path()) {
+        Ok(Address::Api(path)) => path,
+        Ok(Address::Elsewhere) => return Ok(None),
+        Err(error) => return Err(Refusal::invalid(error.to_string())),
+    };
+    let mut call = Call::parse(request, id, path)?;
+    if request.method() == Method::HEAD && !resources::answers_head(&call) {
+        return Err(Refusal::unsupported_operation());
+    }
+    // Without a token nothing but the open paths is answered, so there is no body worth reading.
+    if call.verb.has_body() && (call.token.is_some() || resources::is_open(&call)) {
+        let announced = request.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
+        let (bytes, reservation) = worker.gate.read(announced, payload).await?;
+        call.body = Body::parse(bytes, Some(reservation))?;
+    }
+    Ok(Some(call))
+}
+
+/// Waits for the request's turn and works on it, both within their time.
+async fn limited(worker: Rc<Worker>, call: Call) -> Answer {
+    // Whoever watches the server is answered even when it is full.
+    let turn = if resources::is_watching(&call) {
+        None
+    } else {
+        match worker.gate.turn().await {
+            Ok(turn) => Some(turn),
+            Err(refusal) => return refusal.into_answer(),
+        }
+    };
+    let deadline = worker.gate.limits.request;
+    let id = call.id;
+    let answer = tokio::time::timeout(deadline, pipeline::answer(worker, call)).await;
+    drop(turn);
+    answer.unwrap_or_else(|_| {
+        tracing::error!(request = %id, "request took too long");
+        let text = "no answer within the time limit; the outcome is unknown";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text).into_answer()
+    })
+}
+
+/// Turns an answer into what goes over the wire.
+fn send(mut answer: Answer, id: RequestId, head: bool) -> HttpResponse {
+    let status = answer.sent_status();
+    let mut response = HttpResponse::build(status);
+    response
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS) {
+        response.insert_header((header::RETRY_AFTER, "1"));
+    }
+    if answer.close {
+        response.force_close();
+    }
+    let handed = answer.handed.take();
+    let Some(text) = answer.render(id) else { return response.finish() };
+    response.insert_header((header::CONTENT_TYPE, answer.content_type()));
+    if head {
+        return response.finish();
+    }
+    // EXPOSE: the caller is who it is for.
+    let bytes = Bytes::copy_from_slice(text.expose().as_bytes());
+    match handed {
+        None => response.body(bytes),
+        Some(handed) => response.body(BoxBody::new(Watched { bytes: Some(bytes), handed })),
+    }
+}
+
+/// A body whose loss ends what was handed out with it.
+struct Watched {
+    bytes: Option<Bytes>,
+    handed: Handed,
+}
+
+impl MessageBody for Watched {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let bytes = self.bytes.take();
+        if bytes.is_none() {
+            // Asked for more after the last byte: all of them are on their way.
+            self.handed.delivered();
+        }
+        Poll::Ready(bytes.map(Ok))
+    }
+}

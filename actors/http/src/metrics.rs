@@ -1,0 +1,43 @@
+//! Counters of the front door itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Requests by the first digit of their status, and how long they took.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    by_class: [AtomicU64; 6],
+    micros: AtomicU64,
+    panics: AtomicU64,
+}
+
+impl Metrics {
+    /// Counts an answer.
+    pub(crate) fn count(&self, status: u16, took: Duration) {
+        if let Some(counter) = self.by_class.get(usize::from(status / 100)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Counts a panic that was caught.
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers by class, as `2xx`.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.by_class.iter().map(|counter| counter.load(Ordering::Relaxed)).enumerate().skip(2)
+    }
+
+    /// Seconds spent on all requests together.
+    pub(crate) fn seconds(&self) -> f64 {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64()
+    }
+
+    /// Panics that were caught.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,128 @@
+//! What lies below each path: one file a resource.
+
+mod seal;
+mod sys;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mssm_messages::engine::EngineKind;
+use mssm_messages::mounts::Mount;
+
+use crate::answer::Answer;
+use crate::call::{Call, Verb};
+use crate::door::Worker;
+use crate::error::Refusal;
+use crate::pipeline::Visit;
+
+/// The paths that are answered without a token, also while sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Open {
+    /// `sys/health`.
+    Health,
+    /// `sys/seal-status`.
+    SealStatus,
+    /// `sys/leader`.
+    Leader,
+    /// `sys/init`, asked.
+    ReadInit,
+    /// `sys/init`, done.
+    Init,
+    /// `sys/unseal`.
+    Unseal,
+    /// `sys/metrics`, where the configuration opens it.
+    Metrics,
+}
+
+impl Open {
+    fn of(path: &str, verb: Verb) -> Option<Self> {
+        match (path, verb) {
+            ("sys/health", Verb::Read) => Some(Self::Health),
+            ("sys/seal-status", Verb::Read) => Some(Self::SealStatus),
+            ("sys/leader", Verb::Read) => Some(Self::Leader),
+            ("sys/init", Verb::Read) => Some(Self::ReadInit),
+            ("sys/init", Verb::Write) => Some(Self::Init),
+            ("sys/unseal", Verb::Write) => Some(Self::Unseal),
+            _ => None,
+        }
+    }
+
+    /// True for what changes something, and is written down.
+    pub(crate) const fn audited(self) -> bool {
+        matches!(self, Self::Init | Self::Unseal)
+    }
+
+    /// Answers.
+    pub(crate) async fn answer(self, worker: &Worker, call: &Call) -> Result<Answer, Refusal> {
+        match self {
+            Self::Health => seal::health(worker, call).await,
+            Self::SealStatus => seal::status(worker).await,
+            Self::Leader => Ok(seal::leader()),
+            Self::ReadInit => seal::read_init(worker).await,
+            Self::Init => seal::init(worker, call).await,
+            Self::Unseal => seal::unseal(worker, call).await,
+            Self::Metrics => sys::metrics(worker).await,
+        }
+    }
+}
+
+/// The open path of a request, if it is one.
+pub(crate) fn open(worker: &Worker, call: &Call) -> Option<Open> {
+    if worker.door.about.open_metrics && call.trimmed() == "sys/metrics" {
+        return (call.verb == Verb::Read).then_some(Open::Metrics);
+    }
+    Open::of(call.trimmed(), call.verb)
+}
+
+/// True if a request's body is read though it has no token.
+pub(crate) fn is_open(call: &Call) -> bool {
+    Open::of(call.trimmed(), call.verb).is_some()
+}
+
+/// True for what is answered however much is in flight.
+pub(crate) fn is_watching(call: &Call) -> bool {
+    let open = Open::of(call.trimmed(), call.verb);
+    matches!(open, Some(Open::Health | Open::SealStatus | Open::Leader | Open::ReadInit))
+}
+
+/// True for what may be asked by HEAD.
+pub(crate) fn answers_head(call: &Call) -> bool {
+    Open::of(call.trimmed(), call.verb) == Some(Open::Health)
+}
+
+/// True if a visit may change something: it is written down before it acts.
+pub(crate) fn changes(visit: &Visit) -> bool {
+    match visit.call.verb {
+        Verb::Write | Verb::Patch | Verb::Delete => true,
+        Verb::Read => visit.mount.kind == EngineKind::Database && visit.rest().starts_with("creds"),
+        Verb::List => false,
+    }
+}
+
+/// True if what a write would reach is there already; also where nobody can say.
+pub(crate) async fn exists(
+    worker: &Rc<Worker>,
+    mount: &Arc<Mount>,
+    rest: &str,
+) -> Result<bool, Refusal> {
+    let _ = (worker, rest);
+    match mount.kind {
+        EngineKind::Cubbyhole | EngineKind::Kv => Ok(true),
+        EngineKind::Database => Ok(true),
+        EngineKind::System | EngineKind::Token => Ok(true),
+    }
+}
+
+/// Has the resource answer.
+pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
+    if visit.call.query.flag("help") {
+        return Ok(sys::help(visit));
+    }
+    let answer = match visit.mount.kind {
+        EngineKind::System => sys::answer(visit).await,
+        EngineKind::Token | EngineKind::Cubbyhole | EngineKind::Kv | EngineKind::Database => {
+            Err(Refusal::unsupported_path())
+        }
+    }?;
+    Ok(answer.from_mount(visit.mount.kind.name()))
+}

@@ -1,0 +1,160 @@
+//! A request's lines in the audit log: before the effect, or with the answer.
+
+use std::sync::Arc;
+
+use mssm_domain::{Caller, SecretBytes};
+use mssm_messages::audit::{Answered, Append, Asked, Entry, Redacted, Who};
+use mssm_messages::keys::{Fingerprint, Purpose};
+use mssm_messages::mounts::Mount;
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::door::{FrontDoor, LOG, ask};
+use crate::error::Refusal;
+use crate::redact::{Redactor, fill, hash_of};
+
+/// What is known of a request when it is written down.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Who asks, if that is known.
+    pub(crate) caller: Option<Arc<Caller>>,
+    /// Where it goes, if that is known.
+    pub(crate) mount: Option<Arc<Mount>>,
+    /// The policies that decided.
+    pub(crate) granting: Vec<String>,
+    /// What was decided.
+    pub(crate) allowed: bool,
+    /// Vault's word for what is done.
+    pub(crate) operation: &'static str,
+}
+
+/// The trail of one request; its request line is written by [`Self::open`] or by [`Self::close`].
+pub(crate) struct Trail {
+    who: Who,
+    asked: Asked,
+    opened: bool,
+}
+
+/// A request's own values among those to be hashed.
+struct Own {
+    token: Option<Redacted>,
+    accessor: Option<Redacted>,
+}
+
+impl Trail {
+    /// A trail of which nothing is written yet.
+    pub(crate) fn new(call: &Call, known: &Known) -> Self {
+        let caller = known.caller.as_deref();
+        let mount = known.mount.as_deref();
+        let names = |caller: &Caller| caller.policies.iter().map(ToString::to_string).collect();
+        let who = Who {
+            token: None,
+            accessor: None,
+            display_name: caller.map(|caller| caller.display_name.clone()).unwrap_or_default(),
+            policies: caller.map(names).unwrap_or_default(),
+            granting: known.granting.clone(),
+            allowed: known.allowed,
+            token_type: if caller.is_some() { "service" } else { "" },
+            token_issued_at: caller.map(|caller| caller.issued_at),
+        };
+        let asked = Asked {
+            id: call.id,
+            operation: known.operation,
+            path: call.path.to_string(),
+            mount_point: mount.map(|mount| mount.prefix.to_string()).unwrap_or_default(),
+            mount_type: mount.map_or("", |mount| mount.kind.name()),
+            mount_accessor: mount.map(|mount| mount.accessor.clone()).unwrap_or_default(),
+            data: Redacted::Null,
+            remote_address: call.remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
+            remote_port: call.remote.map_or(0, |remote| remote.port()),
+        };
+        Self { who, asked, opened: false }
+    }
+
+    /// Writes the request's line, durably, before its effect.
+    pub(crate) async fn open(
+        &mut self,
+        door: &FrontDoor,
+        call: &Call,
+        known: &Known,
+    ) -> Result<(), Refusal> {
+        let mut redactor = Redactor::default();
+        let own = self.redact_request(call, known, &mut redactor);
+        let hashes = fingerprints(door, redactor.take()).await;
+        self.settle(&own, hashes.as_deref());
+        let line = self.request_line(door);
+        ask(&door.audit.append, Append(vec![line]), LOG).await?;
+        self.opened = true;
+        Ok(())
+    }
+
+    /// Writes the answer's line, and the request's before it if it is not written yet.
+    pub(crate) async fn close(
+        mut self,
+        door: &FrontDoor,
+        call: &Call,
+        known: &Known,
+        answer: &Answer,
+    ) -> Result<(), Refusal> {
+        let mut redactor = Redactor::default();
+        let own = (!self.opened).then(|| self.redact_request(call, known, &mut redactor));
+        let json = answer.data.as_ref().filter(|_| answer.has_json());
+        let mut answered = Answered {
+            status: answer.sent_status().as_u16(),
+            data: json.map_or(Redacted::Null, |data| redactor.json(data)),
+            lease_id: answer.lease.as_ref().map(|lease| lease.id.to_string()),
+            auth: answer.auth.as_ref().map_or(Redacted::Null, |auth| redactor.auth(auth)),
+            errors: answer.errors.clone(),
+        };
+        let hashes = fingerprints(door, redactor.take()).await;
+        fill(&mut answered.data, hashes.as_deref());
+        fill(&mut answered.auth, hashes.as_deref());
+        let mut lines = Vec::with_capacity(2);
+        if let Some(own) = own {
+            self.settle(&own, hashes.as_deref());
+            lines.push(self.request_line(door));
+        }
+        lines.push(Entry::Response {
+            time: door.clock.now(),
+            who: self.who,
+            asked: self.asked,
+            answered,
+        });
+        ask(&door.audit.append, Append(lines), LOG).await
+    }
+
+    fn redact_request(&mut self, call: &Call, known: &Known, redactor: &mut Redactor) -> Own {
+        // EXPOSE: the token is hashed, the hash is all that is written.
+        let token = call.token.as_ref().map(|token| redactor.value(token.expose()));
+        let accessor = known.caller.as_ref().map(|caller| redactor.value(caller.accessor.as_str()));
+        let members: Vec<(String, Redacted)> = if call.body.is_empty() {
+            let query = call.query.iter();
+            query.map(|(name, value)| (name.clone(), redactor.value(value))).collect()
+        } else {
+            let members = call.body.members();
+            members.map(|(name, raw)| (name.to_owned(), redactor.document(raw))).collect()
+        };
+        if !members.is_empty() {
+            self.asked.data = Redacted::Map(members);
+        }
+        Own { token, accessor }
+    }
+
+    fn settle(&mut self, own: &Own, hashes: Option<&[[u8; 32]]>) {
+        self.who.token = own.token.as_ref().and_then(|place| hash_of(place, hashes));
+        self.who.accessor = own.accessor.as_ref().and_then(|place| hash_of(place, hashes));
+        fill(&mut self.asked.data, hashes);
+    }
+
+    fn request_line(&self, door: &FrontDoor) -> Entry {
+        Entry::Request { time: door.clock.now(), who: self.who.clone(), asked: self.asked.clone() }
+    }
+}
+
+/// The hashes of values; `None` while there is no key.
+async fn fingerprints(door: &FrontDoor, items: Vec<SecretBytes>) -> Option<Vec<[u8; 32]>> {
+    if items.is_empty() {
+        return None;
+    }
+    door.keys.fingerprint(Fingerprint { purpose: Purpose::Audit, items }).await.ok()
+}
