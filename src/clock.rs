@@ -1,0 +1,32 @@
+//! The real clock and the real randomness: the only callers of either.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mssm_domain::{Clock, Random, Timestamp};
+
+/// The machine's wall clock.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is where the time comes from")]
+    fn now(&self) -> Timestamp {
+        // A clock set before 1970 reads as 1970: nothing has expired then, which is the safe side.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The operating system's random numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct OsRandom;
+
+impl Random for OsRandom {
+    fn fill(&self, buffer: &mut [u8]) {
+        if getrandom::fill(buffer).is_err() {
+            // A secrets manager without randomness must not go on for one instruction.
+            tracing::error!("the operating system gives no random numbers");
+            std::process::abort();
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The `[db.*]` part: connections and roles of the `db/` mount.
+
+use std::path::Path;
+
+use mssm_domain::{ConnectionName, RoleName, SecretText, parse_duration_secs};
+use mssm_messages::minter::{ConnectionPatch, RolePatch};
+
+use super::{ConfigError, Environment, files, raw};
+
+/// What the file says of databases; passwords stay where they are until they are needed.
+#[derive(Debug)]
+pub struct DatabaseSettings {
+    raw: raw::Db,
+    /// The variables that connections name, and no others.
+    environment: Environment,
+}
+
+/// What the file defines of databases, passwords included.
+#[derive(Debug, Default)]
+pub struct Databases {
+    /// Connections by name.
+    pub connections: Vec<(ConnectionName, ConnectionPatch)>,
+    /// Roles by name.
+    pub roles: Vec<(RoleName, RolePatch)>,
+}
+
+impl DatabaseSettings {
+    /// Checks all of it once, so that a mistake stops the start.
+    pub(super) fn new(raw: raw::Db, environment: &Environment) -> Result<Self, ConfigError> {
+        let named = raw.connections.values().filter_map(|raw| raw.password_env.as_ref());
+        let environment = named
+            .filter_map(|name| Some((name.clone(), environment.get(name)?.clone())))
+            .collect();
+        let settings = Self { raw, environment };
+        settings.read()?;
+        Ok(settings)
+    }
+
+    /// Reads passwords and makes the definitions; asked at every unseal, so that a changed password
+    /// file counts without a restart.
+    pub fn read(&self) -> Result<Databases, ConfigError> {
+        parse(self.raw.clone(), &self.environment)
+    }
+}
+
+fn parse(db: raw::Db, environment: &Environment) -> Result<Databases, ConfigError> {
+    let mut databases = Databases::default();
+    for (name, raw) in db.connections {
+        let key = format!("db.connections.{name}");
+        let id = ConnectionName::parse(&name)
+            .map_err(|error| ConfigError::at(&key, &error.to_string(), "[db.connections.orders]"))?;
+        databases.connections.push((id, connection(&key, raw, environment)?));
+    }
+    for (name, raw) in db.roles {
+        let key = format!("db.roles.{name}");
+        let id = RoleName::parse(&name)
+            .map_err(|error| ConfigError::at(&key, &error.to_string(), "[db.roles.orders-read]"))?;
+        let known = databases.connections.iter().any(|(id, _)| id.as_str() == raw.connection);
+        if !known {
+            let problem = "names a connection that this file does not define";
+            let example = format!("[db.connections.{}]", raw.connection);
+            return Err(ConfigError::at(&format!("{key}.connection"), problem, &example));
+        }
+        databases.roles.push((id, role(&key, raw)?));
+    }
+    Ok(databases)
+}
+
+fn connection(
+    key: &str,
+    raw: raw::Connection,
+    environment: &Environment,
+) -> Result<ConnectionPatch, ConfigError> {
+    let sslmode = match raw.tls.as_deref() {
+        None | Some("verify-full") => "verify-full",
+        Some("require") => "require",
+        Some("disable") => "disable",
+        Some(_) => {
+            let problem = "is none of verify-full, require, disable";
+            return Err(ConfigError::at(&format!("{key}.tls"), problem, "tls = \"verify-full\""));
+        }
+    };
+    let host = if raw.host.contains(':') { format!("[{}]", raw.host) } else { raw.host };
+    let (port, database) = (raw.port.unwrap_or(5432), encode(&raw.database));
+    let host = if host.starts_with('/') { encode(&host) } else { host };
+    let url = format!(
+        "postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{database}?sslmode={sslmode}"
+    );
+    let ca = raw.ca_file.as_deref().map(std::fs::read_to_string).transpose();
+    let ca = ca.map_err(|error| {
+        ConfigError::at(&format!("{key}.ca_file"), &error.to_string(), "ca_file = \"ca.crt\"")
+    })?;
+    Ok(ConnectionPatch {
+        plugin_name: Some("postgresql-database-plugin".to_owned()),
+        connection_url: Some(SecretText::new(url)),
+        username: Some(raw.username),
+        password: Some(password(key, raw.password_file, raw.password_env, environment)?),
+        allowed_roles: raw.allowed_roles,
+        max_open_connections: raw.max_open_connections,
+        tls_ca: ca,
+        ..ConnectionPatch::default()
+    })
+}
+
+/// The password. One that cannot be read now is empty, with a warning: the database then refuses
+/// the connection, which must not keep the whole server from starting.
+fn password(
+    key: &str,
+    file: Option<String>,
+    variable: Option<String>,
+    environment: &Environment,
+) -> Result<SecretText, ConfigError> {
+    let read = match (file, variable) {
+        (Some(file), None) => files::secret_file(Path::new(&file)),
+        (None, Some(name)) => files::secret_env(&name, environment),
+        (Some(_), Some(_)) => {
+            let problem = "has both password_file and password_env";
+            return Err(ConfigError::at(key, problem, "leave one of the two out"));
+        }
+        (None, None) => {
+            let example = "password_file = \"/etc/mssm/orders.password\"";
+            return Err(ConfigError::at(key, "has no password", example));
+        }
+    };
+    Ok(read.unwrap_or_else(|problem| {
+        tracing::warn!(connection = key, problem, "the database connection has no password");
+        SecretText::new(String::new())
+    }))
+}
+
+fn role(key: &str, raw: raw::Role) -> Result<RolePatch, ConfigError> {
+    let secs = |name: &str, text: Option<String>| -> Result<Option<u64>, ConfigError> {
+        let Some(text) = text else { return Ok(None) };
+        let secs = parse_duration_secs(&text).map_err(|error| {
+            let example = format!("{name} = \"1h\"");
+            ConfigError::at(&format!("{key}.{name}"), &error.to_string(), &example)
+        })?;
+        Ok(Some(secs))
+    };
+    Ok(RolePatch {
+        db_name: Some(raw.connection),
+        creation_statements: Some(raw.creation),
+        revocation_statements: raw.revocation,
+        default_ttl_secs: secs("default_ttl", raw.default_ttl)?,
+        max_ttl_secs: secs("max_ttl", raw.max_ttl)?,
+        owner: raw.owner,
+        scram_iterations: raw.scram_iterations,
+        ..RolePatch::default()
+    })
+}
+
+fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
