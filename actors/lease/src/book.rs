@@ -1,0 +1,516 @@
+//! The book of leases: which there are, when each ends, what each waits for. Plain data.
+//!
+//! Little is kept per lease; all else is in its record. `Ending` is final here as in the store: no
+//! call takes a lease from there to anywhere but out of the book. A lease has one operation outside
+//! at a time: while it is being made or extended (`busy`), its revocation waits. Ends are wall-clock
+//! times; pauses count from the session's beginning (`uptime`).
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mssm_domain::{ConnectionId, ExpiryIndex, LeaseState, MountId, Timestamp};
+use mssm_messages::engine::EngineKind;
+
+use crate::lane::Lane;
+
+/// Where a credential is: shared by many leases, so kept once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// Who makes and ends it.
+    pub(crate) engine: EngineKind,
+    /// The mount that was asked.
+    pub(crate) mount: MountId,
+    /// What fails together.
+    pub(crate) target: ConnectionId,
+}
+
+/// Where a lease is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Recorded; being made.
+    Pending,
+    /// Handed out.
+    Active,
+    /// To be ended; that is being written down.
+    Marking,
+    /// To be ended; waits until what is under way outside is over.
+    Held,
+    /// In its target's queue, or in a pause there.
+    Queued,
+    /// In a batch on its way.
+    Revoking,
+    /// Gone outside; that is being written down.
+    Finishing,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: Rc<str>,
+    ends_at: Timestamp,
+    place: u32,
+    attempts: u16,
+    phase: Phase,
+    busy: bool,
+    alone: bool,
+    forced: bool,
+}
+
+#[derive(Debug)]
+struct Tenants {
+    place: Place,
+    all: u64,
+    active: u64,
+}
+
+/// How many leases are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Handed out and alive.
+    pub(crate) active: u64,
+    /// Being made.
+    pub(crate) pending: u64,
+    /// Being revoked.
+    pub(crate) ending: u64,
+    /// Of those, with at least one failed try.
+    pub(crate) overdue: u64,
+}
+
+/// What [`Book::end`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The book does not have it.
+    Unknown,
+    /// It is ending from now on; whoever called writes that down and says so by [`Book::marked`].
+    Begun,
+    /// It was ending before.
+    Already,
+}
+
+/// Credentials to end together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Where.
+    pub(crate) engine: EngineKind,
+    /// What they fail together with.
+    pub(crate) target: ConnectionId,
+    /// Whose.
+    pub(crate) leases: Vec<Rc<str>>,
+}
+
+/// What came of a batch as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// The target answered, one outcome each.
+    Answered,
+    /// The target does not answer: all of its leases wait together.
+    Unanswered,
+    /// Something else: its members are tried one by one.
+    Refused,
+}
+
+/// All leases of this server.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    names: HashMap<Rc<str>, u32>,
+    ends: ExpiryIndex<u32>,
+    places: Vec<Tenants>,
+    place_numbers: HashMap<Place, u32>,
+    lanes: HashMap<ConnectionId, Lane>,
+    tally: Tally,
+}
+
+impl Book {
+    /// Enters a lease that is about to be made; false if the name is taken.
+    pub(crate) fn add_pending(&mut self, id: &str, place: Place, ends_at: Timestamp) -> bool {
+        self.add(id, place, ends_at, Phase::Pending, true)
+    }
+
+    /// Enters a lease that the store has; one that is known already stays as it is.
+    ///
+    /// True if it must be marked as ending, since nobody is making it any more.
+    pub(crate) fn restore(
+        &mut self,
+        id: &str,
+        place: Place,
+        ends_at: Timestamp,
+        state: LeaseState,
+    ) -> bool {
+        let phase = match state {
+            LeaseState::Pending => Phase::Marking,
+            LeaseState::Active => Phase::Active,
+            LeaseState::Ending => Phase::Queued,
+            LeaseState::Ended => return false,
+        };
+        let added = self.add(id, place, ends_at, phase, false);
+        added && phase == Phase::Marking
+    }
+
+    /// The lease was made and is handed out; false if it was ended meanwhile.
+    pub(crate) fn activate(&mut self, id: &str) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let ends_at = match self.entry_mut(slot) {
+            Some(entry) if entry.phase == Phase::Pending => entry.ends_at,
+            _ => {
+                self.release(id);
+                return false;
+            }
+        };
+        self.set_phase(slot, Phase::Active);
+        self.ends.insert(slot, ends_at);
+        self.release(id);
+        true
+    }
+
+    /// Begins an operation outside on a living lease; false if there is one already or it is ending.
+    pub(crate) fn occupy(&mut self, id: &str) -> bool {
+        let slot = self.slot(id);
+        match slot.and_then(|slot| self.entry_mut(slot)) {
+            Some(entry) if entry.phase == Phase::Active && !entry.busy => {
+                entry.busy = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The operation is over; an ending that waited for it goes on.
+    pub(crate) fn release(&mut self, id: &str) {
+        let Some(slot) = self.slot(id) else { return };
+        let held = self.entry_mut(slot).is_some_and(|entry| {
+            entry.busy = false;
+            entry.phase == Phase::Held
+        });
+        if held {
+            self.enqueue(slot);
+        }
+    }
+
+    /// Moves the end of a living lease; false if it is ending.
+    pub(crate) fn move_end(&mut self, id: &str, ends_at: Timestamp) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        match self.entry_mut(slot) {
+            Some(entry) if entry.phase == Phase::Active => entry.ends_at = ends_at,
+            _ => return false,
+        }
+        self.ends.insert(slot, ends_at);
+        true
+    }
+
+    /// Ends a lease; done twice is done once.
+    pub(crate) fn end(&mut self, id: &str) -> Ending {
+        let Some(slot) = self.slot(id) else { return Ending::Unknown };
+        match self.entry_mut(slot).map(|entry| entry.phase) {
+            Some(Phase::Pending | Phase::Active) => {
+                self.ends.remove(&slot);
+                self.set_phase(slot, Phase::Marking);
+                Ending::Begun
+            }
+            Some(_) => Ending::Already,
+            None => Ending::Unknown,
+        }
+    }
+
+    /// Takes up to `limit` leases whose end has come; they are ending from now on.
+    pub(crate) fn take_due(&mut self, now: Timestamp, limit: usize) -> Vec<Rc<str>> {
+        let slots = self.ends.take_due(now, limit);
+        let mut due = Vec::with_capacity(slots.len());
+        for slot in slots {
+            if let Some(id) = self.entry_mut(slot).map(|entry| Rc::clone(&entry.id)) {
+                self.set_phase(slot, Phase::Marking);
+                due.push(id);
+            }
+        }
+        due
+    }
+
+    /// That it is ending is written down, or cannot be: its revocation may begin.
+    pub(crate) fn marked(&mut self, id: &str) {
+        let Some(slot) = self.slot(id) else { return };
+        match self.entry_mut(slot) {
+            Some(entry) if entry.phase == Phase::Marking => {
+                if entry.busy {
+                    entry.phase = Phase::Held;
+                } else {
+                    self.enqueue(slot);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the pause of a lease that is to be tried at once.
+    pub(crate) fn hurry(&mut self, id: &str) {
+        let Some(slot) = self.slot(id) else { return };
+        let Some(place) = self.entry(slot).map(|entry| entry.place) else { return };
+        if let Some(lane) = self.lane(place) {
+            lane.hurry(slot);
+        }
+    }
+
+    /// The next batch of each target that may have one now.
+    pub(crate) fn next_batches(&mut self, uptime: Duration) -> Vec<Batch> {
+        let (entries, places) = (&mut self.entries, &self.places);
+        let mut batches = Vec::new();
+        for (target, lane) in &mut self.lanes {
+            loop {
+                let mut engine = None;
+                let mut leases = Vec::new();
+                let batch = lane.next_batch(uptime, |slot| {
+                    let entry = entry_at(entries, slot)?;
+                    let place = places.get(index(entry.place))?.place;
+                    // A name that another lease has taken over meanwhile, or one that has left.
+                    if entry.phase != Phase::Queued || place.target != *target {
+                        return None;
+                    }
+                    Some(entry.alone || engine.is_some_and(|engine| engine != place.engine))
+                        .inspect(|_| engine = engine.or(Some(place.engine)))
+                });
+                for slot in batch {
+                    if let Some(entry) = entry_at(entries, slot) {
+                        entry.phase = Phase::Revoking;
+                        leases.push(Rc::clone(&entry.id));
+                    }
+                }
+                let Some(engine) = engine.filter(|_| !leases.is_empty()) else { break };
+                batches.push(Batch { engine, target: *target, leases });
+            }
+        }
+        self.lanes.retain(|_, lane| !lane.is_idle());
+        batches
+    }
+
+    /// A batch came back; what became of its members is told one by one before this.
+    pub(crate) fn returned(&mut self, target: ConnectionId, reply: Reply, uptime: Duration) {
+        let lane = self.lanes.entry(target).or_default();
+        match reply {
+            Reply::Answered => lane.answered(),
+            Reply::Unanswered => lane.unanswered(uptime),
+            Reply::Refused => lane.refused(),
+        }
+    }
+
+    /// A lease's revocation failed, so many times in a row now; it is tried again after a pause, or
+    /// as soon as its target answers if that is why.
+    pub(crate) fn failed(&mut self, id: &str, reply: Reply, uptime: Duration) -> u16 {
+        let Some(slot) = self.slot(id) else { return 0 };
+        let Some(entry) = self.entry_mut(slot) else { return 0 };
+        if !matches!(entry.phase, Phase::Revoking | Phase::Finishing) {
+            return entry.attempts;
+        }
+        entry.phase = Phase::Queued;
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.alone = reply == Reply::Refused;
+        let (attempts, place) = (entry.attempts, entry.place);
+        if attempts == 1 {
+            self.tally.overdue += 1;
+        }
+        if let Some(lane) = self.lane(place) {
+            match reply {
+                Reply::Unanswered => lane.push(slot),
+                Reply::Answered | Reply::Refused => lane.wait(slot, attempts.into(), uptime),
+            }
+        }
+        attempts
+    }
+
+    /// A lease's credential is gone; that is being written down.
+    pub(crate) fn finishing(&mut self, id: &str) {
+        let slot = self.slot(id);
+        match slot.and_then(|slot| self.entry_mut(slot)) {
+            Some(entry) if entry.phase == Phase::Revoking => entry.phase = Phase::Finishing,
+            _ => {}
+        }
+    }
+
+    /// Gives up what is left outside, since somebody said so; true if the lease can end now, false
+    /// if it ends when what is on its way comes back.
+    pub(crate) fn force(&mut self, id: &str) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let Some(entry) = self.entry_mut(slot) else { return false };
+        entry.forced = true;
+        let idle = entry.phase == Phase::Queued;
+        if idle {
+            entry.phase = Phase::Finishing;
+        }
+        idle
+    }
+
+    /// True if what is left of it outside has been given up.
+    pub(crate) fn is_forced(&self, id: &str) -> bool {
+        self.slot(id).and_then(|slot| self.entry(slot)).is_some_and(|entry| entry.forced)
+    }
+
+    /// Forgets a lease that has ended; true if it was known.
+    pub(crate) fn remove(&mut self, id: &str) -> bool {
+        let Some(slot) = self.names.remove(id) else { return false };
+        let Some(entry) = self.entries.get_mut(index(slot)).and_then(Option::take) else {
+            return false;
+        };
+        self.ends.remove(&slot);
+        self.count(&entry, false);
+        if let Some(tenants) = self.places.get_mut(index(entry.place)) {
+            tenants.all -= 1;
+        }
+        self.free.push(slot);
+        true
+    }
+
+    /// Where a lease is on its way, if it is known.
+    pub(crate) fn phase(&self, id: &str) -> Option<Phase> {
+        self.slot(id).and_then(|slot| self.entry(slot)).map(|entry| entry.phase)
+    }
+
+    /// How many are in which state.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How many are alive, by mount.
+    pub(crate) fn active_by_mount(&self) -> Vec<(MountId, u64)> {
+        let mut counts: HashMap<MountId, u64> = HashMap::new();
+        for tenants in self.places.iter().filter(|tenants| tenants.active > 0) {
+            *counts.entry(tenants.place.mount).or_default() += tenants.active;
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_unstable();
+        counts
+    }
+
+    /// How many there are, in any state, of which the place fits.
+    pub(crate) fn count_places(&self, fits: impl Fn(&Place) -> bool) -> u64 {
+        let fitting = self.places.iter().filter(|tenants| fits(&tenants.place));
+        fitting.map(|tenants| tenants.all).sum()
+    }
+
+    /// The leases of a mount, in any state.
+    pub(crate) fn of_mount(&self, mount: MountId) -> Vec<Rc<str>> {
+        let of_mount = |entry: &&Entry| {
+            let tenants = self.places.get(index(entry.place));
+            tenants.is_some_and(|tenants| tenants.place.mount == mount)
+        };
+        let entries = self.entries.iter().flatten().filter(of_mount);
+        entries.map(|entry| Rc::clone(&entry.id)).collect()
+    }
+
+    fn add(
+        &mut self,
+        id: &str,
+        place: Place,
+        ends_at: Timestamp,
+        phase: Phase,
+        busy: bool,
+    ) -> bool {
+        if self.names.contains_key(id) {
+            return false;
+        }
+        let id: Rc<str> = Rc::from(id);
+        let place = self.place_number(place);
+        let entry = Entry {
+            id: Rc::clone(&id),
+            ends_at,
+            place,
+            attempts: 0,
+            phase,
+            busy,
+            alone: false,
+            forced: false,
+        };
+        if let Some(tenants) = self.places.get_mut(index(place)) {
+            tenants.all += 1;
+        }
+        self.count(&entry, true);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(free) = self.entries.get_mut(index(slot)) {
+            *free = Some(entry);
+        }
+        self.names.insert(id, slot);
+        match phase {
+            Phase::Active => self.ends.insert(slot, ends_at),
+            Phase::Queued => self.enqueue(slot),
+            _ => {}
+        }
+        true
+    }
+
+    fn enqueue(&mut self, slot: u32) {
+        let Some(entry) = self.entry_mut(slot) else { return };
+        entry.phase = Phase::Queued;
+        let place = entry.place;
+        if let Some(lane) = self.lane(place) {
+            lane.push(slot);
+        }
+    }
+
+    /// Moves a lease to another phase and keeps the tally.
+    fn set_phase(&mut self, slot: u32, phase: Phase) {
+        let Some(mut entry) = self.entries.get_mut(index(slot)).and_then(Option::take) else {
+            return;
+        };
+        self.count(&entry, false);
+        entry.phase = phase;
+        self.count(&entry, true);
+        if let Some(place) = self.entries.get_mut(index(slot)) {
+            *place = Some(entry);
+        }
+    }
+
+    fn count(&mut self, entry: &Entry, comes: bool) {
+        let change = |count: &mut u64| *count = if comes { *count + 1 } else { *count - 1 };
+        match entry.phase {
+            Phase::Pending => change(&mut self.tally.pending),
+            Phase::Active => {
+                change(&mut self.tally.active);
+                if let Some(tenants) = self.places.get_mut(index(entry.place)) {
+                    change(&mut tenants.active);
+                }
+            }
+            _ => {
+                change(&mut self.tally.ending);
+                if entry.attempts > 0 {
+                    change(&mut self.tally.overdue);
+                }
+            }
+        }
+    }
+
+    fn place_number(&mut self, place: Place) -> u32 {
+        let next = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        let number = *self.place_numbers.entry(place).or_insert(next);
+        if number == next {
+            self.places.push(Tenants { place, all: 0, active: 0 });
+        }
+        number
+    }
+
+    /// The queue of a place's target. Every place that an entry names is there.
+    fn lane(&mut self, place: u32) -> Option<&mut Lane> {
+        let target = self.places.get(index(place))?.place.target;
+        Some(self.lanes.entry(target).or_default())
+    }
+
+    fn slot(&self, id: &str) -> Option<u32> {
+        self.names.get(id).copied()
+    }
+
+    fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.entries.get(index(slot)).and_then(Option::as_ref)
+    }
+
+    fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+        entry_at(&mut self.entries, slot)
+    }
+}
+
+fn entry_at(entries: &mut [Option<Entry>], slot: u32) -> Option<&mut Entry> {
+    entries.get_mut(index(slot)).and_then(Option::as_mut)
+}
+
+const fn index(slot: u32) -> usize {
+    slot as usize
+}

@@ -1,0 +1,265 @@
+//! How a lease begins: decided, written down, made, handed out; and ended if any of it fails.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use mssm_domain::{Lease, LeaseId, LeaseState, generate_base62};
+use mssm_messages::engine::{
+    Create, CreateError, Created, EngineError, EnginePorts, Prepare, Prepared,
+};
+use mssm_messages::lease::{Issue, Issued, LeaseError};
+use mssm_messages::storage::Expect;
+use mssm_messages::{BarrierError, Changes, PortError, access};
+use tracing::warn;
+
+use crate::book::{Phase, Place};
+use crate::record::{LeaseRecord, live_path, token_path};
+use crate::session::{Session, bump};
+use crate::sweep::bytes_of;
+use crate::terms::{self, Bounds};
+
+/// Credentials being made at once: what PostgreSQL makes in less than a second, so that nobody
+/// waits for long.
+const ISSUING_MAX: usize = 256;
+/// Deciding touches nothing outside.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(5);
+/// Longer than the engine's own bound on a creation, so that its word is heard.
+const CREATE_DEADLINE: Duration = Duration::from_secs(30);
+/// 143 random bits, as Vault's.
+const TAIL_CHARS: usize = 24;
+
+/// Issues a lease. See [`Issue`].
+pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, LeaseError> {
+    let _running = session.run();
+    let _place = Seat::take(&session).ok_or(LeaseError::Busy)?;
+    let ports = session.ground.engines.get(&ask.engine).cloned();
+    let ports = ports.ok_or_else(|| unknown("no engine of this kind is running"))?;
+    let prepared = prepare(&ports, &ask).await?;
+    let (record, prepared_warnings, warnings) = draft(&session, &ask, prepared)?;
+    let mut making = Making::begin(&session, &record)?;
+
+    let lease = &record.lease;
+    let token = access::token_record(record.token);
+    let changes = Changes::new()
+        .expect(token, Expect::Present)
+        .put(live_path(lease.id.as_str()), 0, bytes_of(&record)?)
+        .put(
+            token_path(record.token, lease.id.as_str()),
+            0,
+            lease.id.as_str().as_bytes().to_vec().into(),
+        );
+    if let Err(error) = session.ground.barrier.commit(changes).await {
+        if error.failed_expectation().is_none() {
+            // It may have been written all the same: whoever ends it looks.
+            return Err(error.into());
+        }
+        making.forget();
+        return Err(LeaseError::TokenEnded);
+    }
+
+    let created = match create(&ports, &ask, &record).await {
+        Ok(created) => created,
+        Err(failed) => {
+            if !failed.in_doubt && withdraw(&session, &record).await.is_ok() {
+                making.forget();
+            }
+            return Err(failed.error.into());
+        }
+    };
+    let record = hand_out(&session, record).await?;
+    if !making.complete() {
+        return Err(revoked_meanwhile());
+    }
+    bump(&session.issued_total);
+    session.note("lease-created", &record, None);
+    let warnings = prepared_warnings.into_iter().chain(warnings).collect();
+    Ok(Issued { lease: record.lease, secret: created.secret, warnings })
+}
+
+async fn prepare(ports: &EnginePorts, ask: &Issue) -> Result<Prepared, LeaseError> {
+    let message = Prepare { mount: ask.mount, role: ask.role.clone(), caller: ask.caller.clone() };
+    match ports.prepare.ask(message, PREPARE_DEADLINE).await {
+        Ok(prepared) => Ok(prepared?),
+        Err(error) => Err(LeaseError::Engine(silent(error))),
+    }
+}
+
+/// The record of a lease that is about to be made, and what its answer should warn of.
+fn draft(
+    session: &Session,
+    ask: &Issue,
+    prepared: Prepared,
+) -> Result<(LeaseRecord, Vec<String>, Vec<String>), LeaseError> {
+    let now = session.now();
+    let bounds = Bounds {
+        ttl: prepared.ttl.unwrap_or(ask.default_ttl),
+        max_ttl: prepared.max_ttl.map_or(ask.max_ttl, |max| max.min(ask.max_ttl)),
+        token_ends_at: ask.caller.expires_at,
+    };
+    let terms = terms::issue(now, bounds).ok_or(LeaseError::TokenEnded)?;
+    let tail = generate_base62(&*session.ground.random, TAIL_CHARS);
+    let id = format!("{}/{tail}", ask.prefix.trim_end_matches('/'));
+    let id = LeaseId::parse(&id).map_err(|error| unknown(&error.to_string()))?;
+    let record = LeaseRecord {
+        lease: Lease {
+            id,
+            issued_at: now,
+            expires_at: terms.expires_at,
+            ends_at_most: terms.ends_at_most,
+            ttl: terms.ttl,
+            renewable: prepared.renewable,
+            renewed_at: None,
+            holder: ask.caller.accessor.clone(),
+        },
+        state: LeaseState::Pending,
+        engine: ask.engine,
+        mount: ask.mount,
+        target: prepared.target,
+        role: ask.role.clone(),
+        token: ask.caller.token,
+        token_ends_at: ask.caller.expires_at,
+        boot: session.ground.boot,
+        in_doubt: true,
+        cause: String::new(),
+        error: None,
+        attempts: 0,
+        ended_at: None,
+        left_behind: false,
+        data: prepared.data,
+    };
+    Ok((record, prepared.warnings, terms.warnings))
+}
+
+async fn create(
+    ports: &EnginePorts,
+    ask: &Issue,
+    record: &LeaseRecord,
+) -> Result<Created, CreateError> {
+    let message = Create {
+        mount: ask.mount,
+        lease: record.lease.id.clone(),
+        data: record.data.duplicate(),
+        expires_at: record.lease.expires_at,
+    };
+    match ports.create.ask(message, CREATE_DEADLINE).await {
+        Ok(created) => created,
+        // What was never handed over was never begun; of all else nobody knows.
+        Err(error) => {
+            let in_doubt = error != PortError::Busy;
+            Err(CreateError { error: silent(error), in_doubt })
+        }
+    }
+}
+
+/// Forgets a lease whose credential was certainly not made.
+async fn withdraw(session: &Session, record: &LeaseRecord) -> Result<(), BarrierError> {
+    let lease = record.lease.id.as_str();
+    let changes = Changes::new().delete(live_path(lease)).delete(token_path(record.token, lease));
+    session.ground.barrier.commit(changes).await
+}
+
+/// Writes down that the credential may be handed out, unless it was revoked meanwhile.
+async fn hand_out(session: &Session, mut record: LeaseRecord) -> Result<LeaseRecord, LeaseError> {
+    if session.is_closed() {
+        return Err(LeaseError::Sealed);
+    }
+    if session.now() >= record.lease.expires_at {
+        return Err(unavailable("the lease ended while its credential was being made"));
+    }
+    record.state = LeaseState::Active;
+    record.in_doubt = false;
+    let changes = Changes::new().put(live_path(record.lease.id.as_str()), 1, bytes_of(&record)?);
+    match session.ground.barrier.commit(changes).await {
+        Ok(()) => Ok(record),
+        Err(error) if error.failed_expectation().is_some() => Err(revoked_meanwhile()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One of the places at the door.
+struct Seat(Rc<Session>);
+
+impl Seat {
+    fn take(session: &Rc<Session>) -> Option<Self> {
+        let taken = session.issuing.get();
+        if taken >= ISSUING_MAX {
+            return None;
+        }
+        session.issuing.set(taken + 1);
+        Some(Self(Rc::clone(session)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.issuing.set(self.0.issuing.get().saturating_sub(1));
+    }
+}
+
+/// A lease that is being made. Unless it was handed out, or is known to protect nothing, it is
+/// ended when this is dropped: by an error, a panic, or a future that nobody polls any more.
+struct Making {
+    session: Rc<Session>,
+    lease: Rc<str>,
+    open: bool,
+}
+
+impl Making {
+    fn begin(session: &Rc<Session>, record: &LeaseRecord) -> Result<Self, LeaseError> {
+        let lease: Rc<str> = Rc::from(record.lease.id.as_str());
+        let place = Place { engine: record.engine, mount: record.mount, target: record.target };
+        if !session.book.borrow_mut().add_pending(&lease, place, record.lease.expires_at) {
+            warn!("a new lease got a name that is taken");
+            return Err(LeaseError::Internal);
+        }
+        Ok(Self { session: Rc::clone(session), lease, open: true })
+    }
+
+    /// Nothing was made, and no record is left.
+    fn forget(&mut self) {
+        self.open = false;
+        self.session.book.borrow_mut().remove(&self.lease);
+        self.session.tell(&self.lease, &Ok(()));
+        self.session.changed();
+    }
+
+    /// It is handed out; false if it was ended meanwhile (and is being revoked).
+    fn complete(&mut self) -> bool {
+        self.open = false;
+        let active = self.session.book.borrow_mut().activate(&self.lease);
+        debug_assert!(
+            active || self.session.book.borrow().phase(&self.lease) != Some(Phase::Pending)
+        );
+        self.session.pump();
+        active
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if self.open {
+            self.session.abandon(&self.lease);
+        }
+    }
+}
+
+fn revoked_meanwhile() -> LeaseError {
+    unavailable("the lease was revoked while its credential was being made")
+}
+
+fn unavailable(text: &str) -> LeaseError {
+    LeaseError::Engine(EngineError::Unavailable(text.to_owned()))
+}
+
+fn unknown(text: &str) -> LeaseError {
+    LeaseError::Engine(EngineError::Invalid(text.to_owned()))
+}
+
+/// An engine that gave no answer.
+pub(crate) fn silent(error: PortError) -> EngineError {
+    EngineError::Unavailable(match error {
+        PortError::Busy => "too much waits for the engine, try again".to_owned(),
+        PortError::Stopped => "the engine is not running".to_owned(),
+        PortError::TimedOut => "the target did not answer in time".to_owned(),
+    })
+}

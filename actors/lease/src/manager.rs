@@ -1,0 +1,256 @@
+//! The lease manager: the actor around the book of leases.
+
+use std::collections::BTreeMap;
+use std::future::{Future, ready};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
+use mssm_domain::{BootId, Clock, LeaseState, Random, RecordPath};
+use mssm_messages::audit::Append;
+use mssm_messages::engine::{EngineKind, EnginePorts};
+use mssm_messages::lease::{
+    Count, CountTarget, Counts, Issue, Issued, LeaseError, LeaseView, List, Lookup, Renew, Renewed,
+    Revoke, RevokeMount, RevokePrefix, RevokeToken,
+};
+use mssm_messages::seal::{Closing, Opened, StageError};
+use mssm_messages::{Barrier, Port, guarded, guarded_async};
+
+use crate::outbox::Outbox;
+use crate::record::live_folder;
+use crate::restore::{Tidy, restore};
+use crate::session::{Ground, Session};
+use crate::{issue, renew, revoke};
+
+/// How often it is asked what is due: a lease ends at most so much late.
+const TICK: Duration = Duration::from_millis(250);
+/// Sweeps over the tombstones are this far apart.
+const TIDY_TICKS: u32 = 2_400;
+/// How long closing waits for what is under way.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the lease manager is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseConfig {
+    /// This run of the server.
+    pub boot: BootId,
+}
+
+/// Holds every live lease and has what has ended revoked, for ever if need be.
+///
+/// Writes records through the barrier, sends [`Prepare`](mssm_messages::engine::Prepare), `Create`,
+/// `Extend` and `Revoke` to the engines, and events to the audit. Knows nothing of keys, HTTP or
+/// SQL. Lives on an arbiter of its own, on which its key replica must be too.
+pub struct LeaseManager {
+    ground: Rc<Ground>,
+    session: Option<Rc<Session>>,
+    tidy: Rc<Tidy>,
+    ticks: u32,
+}
+
+impl LeaseManager {
+    /// A lease manager that is not open yet; made on the arbiter on which it will live.
+    pub fn new(
+        config: LeaseConfig,
+        barrier: Barrier,
+        engines: BTreeMap<EngineKind, EnginePorts>,
+        audit: Port<Append>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let outbox = Rc::new(Outbox::new(audit));
+        let ground = Ground { boot: config.boot, barrier, engines, clock, random, outbox };
+        Self { ground: Rc::new(ground), session: None, tidy: Rc::default(), ticks: 0 }
+    }
+
+    /// Runs a flow of the open session, to its end even if nobody waits for it; a panic in it is
+    /// its caller's `Internal`.
+    fn serve<T, F>(
+        &self,
+        flow: impl FnOnce(Rc<Session>) -> F,
+    ) -> ResponseFuture<Result<T, LeaseError>>
+    where
+        T: 'static,
+        F: Future<Output = Result<T, LeaseError>> + 'static,
+    {
+        match &self.session {
+            None => Box::pin(ready(Err(LeaseError::Sealed))),
+            Some(session) => {
+                let flow = flow(Rc::clone(session));
+                Box::pin(async move { guarded_async(flow).await.unwrap_or_else(|p| Err(p.into())) })
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ground.outbox.send();
+        let Some(session) = &self.session else { return };
+        session.tick();
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TIDY_TICKS) {
+            actix_rt::spawn(Rc::clone(&self.tidy).sweep(Rc::clone(session)));
+        }
+    }
+}
+
+impl Actor for LeaseManager {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, |manager, _ctx| {
+            // A panic is logged where it is caught; the next tick tries again.
+            let _ = guarded(|| manager.tick());
+        });
+    }
+}
+
+impl Handler<Issue> for LeaseManager {
+    type Result = ResponseFuture<Result<Issued, LeaseError>>;
+
+    fn handle(&mut self, msg: Issue, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| issue::issue(session, msg))
+    }
+}
+
+impl Handler<Renew> for LeaseManager {
+    type Result = ResponseFuture<Result<Renewed, LeaseError>>;
+
+    fn handle(&mut self, msg: Renew, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| renew::renew(session, msg))
+    }
+}
+
+impl Handler<Revoke> for LeaseManager {
+    type Result = ResponseFuture<Result<(), LeaseError>>;
+
+    fn handle(&mut self, msg: Revoke, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| revoke::revoke(session, msg))
+    }
+}
+
+impl Handler<RevokePrefix> for LeaseManager {
+    type Result = ResponseFuture<Result<u64, LeaseError>>;
+
+    fn handle(&mut self, msg: RevokePrefix, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| revoke::revoke_prefix(session, msg))
+    }
+}
+
+impl Handler<RevokeToken> for LeaseManager {
+    type Result = ResponseFuture<Result<u64, LeaseError>>;
+
+    fn handle(&mut self, msg: RevokeToken, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| revoke::revoke_token(session, msg))
+    }
+}
+
+impl Handler<RevokeMount> for LeaseManager {
+    type Result = ResponseFuture<Result<u64, LeaseError>>;
+
+    fn handle(&mut self, msg: RevokeMount, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| revoke::revoke_mount(session, msg))
+    }
+}
+
+impl Handler<Lookup> for LeaseManager {
+    type Result = ResponseFuture<Result<LeaseView, LeaseError>>;
+
+    fn handle(&mut self, msg: Lookup, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| async move {
+            let found = session.read(msg.lease.as_str()).await?;
+            let (_, record) = found.ok_or(LeaseError::Unknown)?;
+            // Expiry is judged at use: the tick may not have come round yet.
+            let over = record.lease.expires_at <= session.now();
+            match record.state {
+                LeaseState::Ended => Err(LeaseError::Unknown),
+                LeaseState::Active if over => Err(LeaseError::Unknown),
+                state => Ok(LeaseView { lease: record.lease, state, revoke_error: record.error }),
+            }
+        })
+    }
+}
+
+impl Handler<List> for LeaseManager {
+    type Result = ResponseFuture<Result<Vec<String>, LeaseError>>;
+
+    fn handle(&mut self, msg: List, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| async move {
+            let folder: RecordPath = live_folder().child(&msg.prefix);
+            let after = msg.after.as_deref().map(|after| after.trim_end_matches('/'));
+            let children = session.ground.barrier.list(&folder, after, msg.limit).await?;
+            let mut names = Vec::with_capacity(children.len());
+            for child in children {
+                if child.is_record {
+                    names.push(child.name.clone());
+                }
+                if child.is_folder {
+                    names.push(child.name + "/");
+                }
+            }
+            Ok(names)
+        })
+    }
+}
+
+impl Handler<Count> for LeaseManager {
+    type Result = Result<Counts, LeaseError>;
+
+    fn handle(&mut self, _msg: Count, _ctx: &mut Self::Context) -> Self::Result {
+        let session = self.session.as_ref().ok_or(LeaseError::Sealed)?;
+        let book = session.book.borrow();
+        let tally = book.tally();
+        Ok(Counts {
+            active: tally.active,
+            pending: tally.pending,
+            ending: tally.ending,
+            overdue: tally.overdue,
+            issued_total: session.issued_total.get(),
+            ended_total: session.ended_total.get(),
+            failures_total: session.failures_total.get(),
+            unreadable: session.unreadable.get(),
+            by_mount: book.active_by_mount(),
+        })
+    }
+}
+
+impl Handler<CountTarget> for LeaseManager {
+    type Result = ResponseFuture<Result<u64, LeaseError>>;
+
+    fn handle(&mut self, msg: CountTarget, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| async move {
+            revoke::restored(&session).await?;
+            Ok(session.book.borrow().count_places(|place| place.target == msg.target))
+        })
+    }
+}
+
+impl Handler<Opened> for LeaseManager {
+    type Result = Result<(), StageError>;
+
+    fn handle(&mut self, _msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
+        let session = Session::new(Rc::clone(&self.ground));
+        self.session = Some(Rc::clone(&session));
+        actix_rt::spawn(async move {
+            // A panic is logged where it is caught; counting and unmounting then say "not yet".
+            let _ = guarded_async(restore(session)).await;
+        });
+        Ok(())
+    }
+}
+
+impl Handler<Closing> for LeaseManager {
+    type Result = ResponseFuture<Result<(), StageError>>;
+
+    fn handle(&mut self, _msg: Closing, _ctx: &mut Self::Context) -> Self::Result {
+        let session = self.session.take();
+        let outbox = Rc::clone(&self.ground.outbox);
+        Box::pin(async move {
+            if let Some(session) = session {
+                session.close(CLOSE_PATIENCE).await;
+            }
+            outbox.send();
+            Ok(())
+        })
+    }
+}

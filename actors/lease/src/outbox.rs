@@ -1,0 +1,106 @@
+//! What the audit is told of the lease manager's own doings; ending access never waits for it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use mssm_domain::Timestamp;
+use mssm_messages::Port;
+use mssm_messages::audit::{Append, Entry, Event};
+
+/// How many lines wait while the log takes none: an hour of a busy server, some MiB. More are lost,
+/// and counted in a line of their own.
+const WAITING_MAX: usize = 10_000;
+
+/// How many lines go in one message.
+const BATCH: usize = 256;
+
+/// Lines on their way to the audit, in order.
+pub(crate) struct Outbox {
+    audit: Port<Append>,
+    waiting: RefCell<VecDeque<Entry>>,
+    lost: Cell<u64>,
+    late: Cell<bool>,
+    sending: Cell<bool>,
+}
+
+impl Outbox {
+    /// Nothing waits yet.
+    pub(crate) fn new(audit: Port<Append>) -> Self {
+        Self {
+            audit,
+            waiting: RefCell::default(),
+            lost: Cell::new(0),
+            late: Cell::new(false),
+            sending: Cell::new(false),
+        }
+    }
+
+    /// Hands a line over, sooner or later.
+    pub(crate) fn note(
+        self: &Rc<Self>,
+        time: Timestamp,
+        name: &'static str,
+        details: Vec<(&'static str, String)>,
+    ) {
+        let mut entry = Entry::Event { time, event: Event { name, details } };
+        if self.late.get() {
+            mark_late(&mut entry);
+        }
+        {
+            let mut waiting = self.waiting.borrow_mut();
+            if waiting.len() >= WAITING_MAX {
+                self.lost.set(self.lost.get() + 1);
+                return;
+            }
+            waiting.push_back(entry);
+        }
+        if !self.late.get() {
+            self.send();
+        }
+    }
+
+    /// Sends what waits, unless that is being done.
+    pub(crate) fn send(self: &Rc<Self>) {
+        if self.sending.get() || self.waiting.borrow().is_empty() {
+            return;
+        }
+        self.sending.set(true);
+        let outbox = Rc::clone(self);
+        actix_rt::spawn(async move {
+            let sent = outbox.drain().await;
+            if !outbox.late.replace(!sent) && !sent {
+                outbox.waiting.borrow_mut().iter_mut().for_each(mark_late);
+            }
+            outbox.sending.set(false);
+        });
+    }
+
+    /// Sends all that waits; false as soon as the log refuses.
+    async fn drain(&self) -> bool {
+        loop {
+            let batch: Vec<Entry> = self.waiting.borrow().iter().take(BATCH).cloned().collect();
+            let Some(Entry::Event { time, .. }) = batch.last() else { return true };
+            let (time, count) = (*time, batch.len());
+            if !matches!(self.audit.commit(Append(batch)).await, Ok(Ok(()))) {
+                return false;
+            }
+            let mut waiting = self.waiting.borrow_mut();
+            let sent = count.min(waiting.len());
+            waiting.drain(..sent);
+            let lost = self.lost.replace(0);
+            if lost > 0 {
+                let details = vec![("count", lost.to_string())];
+                let event = Event { name: "lease-events-lost", details };
+                waiting.push_back(Entry::Event { time, event });
+            }
+        }
+    }
+}
+
+/// The log took it later than it happened; its time is that of the event.
+fn mark_late(entry: &mut Entry) {
+    if let Entry::Event { event, .. } = entry {
+        event.details.push(("late", "true".to_owned()));
+    }
+}

@@ -1,0 +1,211 @@
+//! What the lease manager holds from opening to closing, and what all of its flows share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mssm_domain::{BootId, Clock, LeaseState, Random, Timestamp};
+use mssm_messages::engine::{EngineKind, EnginePorts};
+use mssm_messages::keys::KeyError;
+use mssm_messages::lease::LeaseError;
+use mssm_messages::{Barrier, BarrierError};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::book::{Book, Place};
+use crate::outbox::Outbox;
+use crate::record::{LeaseRecord, live_path};
+
+/// What the lease manager stands on.
+pub(crate) struct Ground {
+    pub(crate) boot: BootId,
+    pub(crate) barrier: Barrier,
+    pub(crate) engines: BTreeMap<EngineKind, EnginePorts>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) outbox: Rc<Outbox>,
+}
+
+/// How the first try after a call for it went: access has ended, or why it has not.
+type Verdict = Result<(), String>;
+
+/// One time between opening and closing. What comes back late finds its own session closed, and
+/// can no longer touch the book of the next.
+pub(crate) struct Session {
+    pub(crate) ground: Rc<Ground>,
+    pub(crate) book: RefCell<Book>,
+    pub(crate) issuing: Cell<usize>,
+    pub(crate) marking: Cell<usize>,
+    pub(crate) issued_total: Cell<u64>,
+    pub(crate) ended_total: Cell<u64>,
+    pub(crate) failures_total: Cell<u64>,
+    pub(crate) unreadable: Cell<u64>,
+    began: Instant,
+    waiters: RefCell<HashMap<Rc<str>, Vec<oneshot::Sender<Verdict>>>>,
+    changed: Notify,
+    restored: Cell<bool>,
+    closed: Cell<bool>,
+    running: Cell<usize>,
+}
+
+impl Session {
+    /// A session that knows no lease yet.
+    pub(crate) fn new(ground: Rc<Ground>) -> Rc<Self> {
+        Rc::new(Self {
+            ground,
+            began: Instant::now(),
+            book: RefCell::default(),
+            issuing: Cell::new(0),
+            marking: Cell::new(0),
+            issued_total: Cell::new(0),
+            ended_total: Cell::new(0),
+            failures_total: Cell::new(0),
+            unreadable: Cell::new(0),
+            waiters: RefCell::default(),
+            changed: Notify::new(),
+            restored: Cell::new(false),
+            closed: Cell::new(false),
+            running: Cell::new(0),
+        })
+    }
+
+    /// The time by which ends are judged.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.ground.clock.now()
+    }
+
+    /// The time since the session began, which no jump of the wall clock moves.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// True once nothing may be done any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Lets what is under way finish, at most `patience` long, and forgets everything.
+    pub(crate) async fn close(&self, patience: Duration) {
+        self.closed.set(true);
+        self.until(patience, |session| session.running.get() == 0).await;
+        self.waiters.take();
+        self.book.take();
+        self.changed.notify_waiters();
+    }
+
+    /// True once every record of a lease has been read.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.restored.get()
+    }
+
+    /// Every record of a lease has been read.
+    pub(crate) fn set_restored(&self) {
+        self.restored.set(true);
+        self.changed.notify_waiters();
+    }
+
+    /// Something changed that somebody may wait for.
+    pub(crate) fn changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until something holds, at most `patience` long; true if it does.
+    pub(crate) async fn until(&self, patience: Duration, holds: impl Fn(&Self) -> bool) -> bool {
+        let wait = async {
+            while !holds(self) {
+                self.changed.notified().await;
+            }
+        };
+        tokio::time::timeout(patience, wait).await.is_ok()
+    }
+
+    /// Waits for the verdict of the next try on a lease.
+    pub(crate) fn listen(&self, lease: &Rc<str>) -> oneshot::Receiver<Verdict> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.borrow_mut().entry(Rc::clone(lease)).or_default().push(sender);
+        receiver
+    }
+
+    /// Tells those who wait how a try went.
+    pub(crate) fn tell(&self, lease: &str, verdict: &Verdict) {
+        let waiters = self.waiters.borrow_mut().remove(lease);
+        for waiter in waiters.into_iter().flatten() {
+            // Whoever gave up waiting needs no answer.
+            let _ = waiter.send(verdict.clone());
+        }
+    }
+
+    /// Counts something that closing waits for, while the guard lives.
+    pub(crate) fn run(self: &Rc<Self>) -> Running {
+        self.running.set(self.running.get() + 1);
+        Running(Rc::clone(self))
+    }
+
+    /// Reads a live lease's record and its version.
+    pub(crate) async fn read(
+        &self,
+        lease: &str,
+    ) -> Result<Option<(u64, LeaseRecord)>, BarrierError> {
+        let Some(plain) = self.ground.barrier.read(&live_path(lease)).await? else {
+            return Ok(None);
+        };
+        match LeaseRecord::decode(&plain.bytes) {
+            Ok(record) => Ok(Some((plain.version, record))),
+            Err(error) => {
+                warn!(%error, "a lease's record cannot be read; it is left alone");
+                Err(KeyError::Damaged.into())
+            }
+        }
+    }
+
+    /// Enters a lease that was read from the store. True if it must be marked as ending.
+    pub(crate) fn enter(&self, record: &LeaseRecord) -> bool {
+        let place = Place { engine: record.engine, mount: record.mount, target: record.target };
+        let id = record.lease.id.as_str();
+        self.book.borrow_mut().restore(id, place, record.lease.expires_at, record.state)
+    }
+
+    /// Has the book know a lease, from the store if need be; false if there is none.
+    pub(crate) async fn know(self: &Rc<Self>, lease: &str) -> Result<bool, LeaseError> {
+        if self.book.borrow().phase(lease).is_some() {
+            return Ok(true);
+        }
+        let Some((_, record)) = self.read(lease).await? else { return Ok(false) };
+        if record.state == LeaseState::Ended {
+            return Ok(false);
+        }
+        if self.enter(&record) {
+            self.mark_soon(vec![Rc::from(lease)], crate::sweep::FAILED);
+        }
+        Ok(true)
+    }
+
+    /// Tells the audit of something that happened to a lease.
+    pub(crate) fn note(&self, name: &'static str, record: &LeaseRecord, why: Option<&str>) {
+        let mut details = vec![
+            ("lease_id", record.lease.id.as_str().to_owned()),
+            ("role", record.role.as_str().to_owned()),
+            ("mount", record.mount.to_string()),
+        ];
+        details.extend(why.map(|why| ("reason", why.to_owned())));
+        self.ground.outbox.note(self.now(), name, details);
+    }
+}
+
+/// Something is under way that closing waits for.
+pub(crate) struct Running(Rc<Session>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get().saturating_sub(1));
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Adds one to a counter.
+pub(crate) fn bump(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}

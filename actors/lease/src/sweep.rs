@@ -1,0 +1,385 @@
+//! How leases end by themselves: marked in the store first, then revoked in batches, then buried.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use mssm_domain::{LeaseState, SecretBytes};
+use mssm_messages::engine::{EngineError, Outcome, Revocation, Revoke};
+use mssm_messages::{BarrierError, Changes, guarded_async};
+use tracing::{info, warn};
+
+use crate::book::{Batch, Ending, Reply};
+use crate::record::{LeaseRecord, ended_path, live_path, token_path};
+use crate::session::{Session, bump};
+
+/// Why a lease ended: somebody revoked it.
+pub(crate) const REVOKED: &str = "revoked";
+/// Why a lease ended: its credential was not made, or not handed out.
+pub(crate) const FAILED: &str = "failed";
+/// Why a lease ended: its time was over.
+pub(crate) const EXPIRED: &str = "";
+
+/// Leases marked in one commit: what the store's writer takes together.
+const MARK_BATCH: usize = 256;
+/// Commits of marks under way: the store is never flooded, and still always has the next one.
+const MARKS_MAX: usize = 8;
+/// The longest wait for one batch; the engine bounds each statement itself.
+const REVOKE_DEADLINE: Duration = Duration::from_mins(1);
+/// The longest text of a failure that is kept.
+const ERROR_CHARS: usize = 512;
+/// How often a write is tried anew because the record changed meanwhile.
+const TRIES: usize = 4;
+
+/// A lease's record with its version.
+type Found = (u64, LeaseRecord);
+
+impl Session {
+    /// Ends what is due and sends what may go; called several times a second.
+    pub(crate) fn tick(self: &Rc<Self>) {
+        let now = self.now();
+        while self.marking.get() < MARKS_MAX {
+            let due = self.book.borrow_mut().take_due(now, MARK_BATCH);
+            if due.is_empty() {
+                break;
+            }
+            self.mark_soon(due, EXPIRED);
+        }
+        self.pump();
+    }
+
+    /// Marks leases in a task of its own.
+    pub(crate) fn mark_soon(self: &Rc<Self>, leases: Vec<Rc<str>>, cause: &'static str) {
+        let session = Rc::clone(self);
+        self.marking.set(self.marking.get() + 1);
+        actix_rt::spawn(async move {
+            let marked = guarded_async(session.mark(&leases, cause)).await;
+            if !matches!(marked, Ok(Ok(()))) {
+                // Ending access wins: what cannot be written down is revoked all the same.
+                warn!(count = leases.len(), "ending leases whose end could not be stored");
+                session.marked(&leases);
+            }
+            session.marking.set(session.marking.get().saturating_sub(1));
+        });
+    }
+
+    /// Writes down that leases are ending, and has them revoked whether or not that succeeds.
+    ///
+    /// The leases are those for which the book said that their ending began here.
+    pub(crate) async fn mark(
+        self: &Rc<Self>,
+        leases: &[Rc<str>],
+        cause: &'static str,
+    ) -> Result<(), BarrierError> {
+        let _running = self.run();
+        let mut result = Ok(());
+        for chunk in leases.chunks(MARK_BATCH) {
+            if let Err(error) = self.mark_together(chunk, cause).await {
+                let several = chunk.len() > 1 && error.failed_expectation().is_some();
+                if several {
+                    for lease in chunk {
+                        let alone = self.mark_together(std::slice::from_ref(lease), cause).await;
+                        result = result.and(alone);
+                    }
+                } else {
+                    result = Err(error);
+                }
+            }
+            self.marked(chunk);
+        }
+        result
+    }
+
+    /// One commit for all; a single lease is tried anew if its record changes meanwhile.
+    async fn mark_together(
+        &self,
+        leases: &[Rc<str>],
+        cause: &'static str,
+    ) -> Result<(), BarrierError> {
+        let tries = if leases.len() == 1 { TRIES } else { 1 };
+        let mut result = Ok(());
+        for _ in 0..tries {
+            let mut changes = Changes::new();
+            let mut unread = Ok(());
+            for lease in leases {
+                match self.read(lease).await {
+                    Ok(None) => {
+                        self.book.borrow_mut().remove(lease);
+                        self.tell(lease, &Ok(()));
+                    }
+                    Ok(Some((version, mut record))) => {
+                        if record.begin_ending(self.ground.boot, cause) {
+                            changes = changes.put(live_path(lease), version, bytes_of(&record)?);
+                        }
+                    }
+                    Err(error) => unread = Err(error),
+                }
+            }
+            result =
+                if changes.is_empty() { Ok(()) } else { self.ground.barrier.commit(changes).await };
+            match &result {
+                Err(error) if error.failed_expectation().is_some() => {}
+                Err(_) => return result,
+                Ok(()) => return unread,
+            }
+        }
+        result
+    }
+
+    fn marked(self: &Rc<Self>, leases: &[Rc<str>]) {
+        {
+            let mut book = self.book.borrow_mut();
+            for lease in leases {
+                book.marked(lease);
+            }
+        }
+        self.changed();
+        self.pump();
+    }
+
+    /// Ends a lease that nobody will get, whatever became of it.
+    pub(crate) fn abandon(self: &Rc<Self>, lease: &Rc<str>) {
+        let ending = {
+            let mut book = self.book.borrow_mut();
+            let ending = book.end(lease);
+            book.release(lease);
+            ending
+        };
+        if ending == Ending::Begun {
+            self.mark_soon(vec![Rc::clone(lease)], FAILED);
+        } else {
+            self.pump();
+        }
+    }
+
+    /// Sends every batch that may go now.
+    pub(crate) fn pump(self: &Rc<Self>) {
+        if self.is_closed() {
+            return;
+        }
+        let batches = self.book.borrow_mut().next_batches(self.uptime());
+        for batch in batches {
+            let session = Rc::clone(self);
+            let running = self.run();
+            actix_rt::spawn(async move {
+                if guarded_async(session.revoke_batch(&batch)).await.is_err() {
+                    session.return_batch(&batch.leases, &batch, Reply::Refused, "internal error");
+                }
+                session.changed();
+                session.pump();
+                drop(running);
+            });
+        }
+    }
+
+    async fn revoke_batch(self: &Rc<Self>, batch: &Batch) {
+        let found = self.find(batch).await;
+        if found.is_empty() {
+            self.book.borrow_mut().returned(batch.target, Reply::Refused, self.uptime());
+            return;
+        }
+        let credentials = found.iter().map(|(_, record)| Revocation {
+            lease: record.lease.id.clone(),
+            data: record.data.duplicate(),
+            in_doubt: record.doubt(self.ground.boot),
+        });
+        let message = Revoke { target: batch.target, credentials: credentials.collect() };
+        let (reply, why) = match self.ground.engines.get(&batch.engine) {
+            None => (Reply::Refused, "no engine of this kind is running".to_owned()),
+            Some(ports) => match ports.revoke.ask(message, REVOKE_DEADLINE).await {
+                Ok(Ok(outcomes)) if outcomes.len() == found.len() => {
+                    return self.settle(batch, found, outcomes).await;
+                }
+                Ok(Ok(_)) => (Reply::Refused, "the engine lost count".to_owned()),
+                Ok(Err(error @ EngineError::Unavailable(_))) => {
+                    (Reply::Unanswered, error.to_string())
+                }
+                Ok(Err(error)) => (Reply::Refused, error.to_string()),
+                Err(error) => (Reply::Unanswered, format!("the engine: {error}")),
+            },
+        };
+        let leases: Vec<Rc<str>> =
+            found.iter().map(|(_, record)| Rc::from(record.lease.id.as_str())).collect();
+        let failed = self.return_batch(&leases, batch, reply, &why);
+        self.after_failures(found, &failed).await;
+    }
+
+    /// The records of a batch. Those that are not there any more have ended; those that cannot be
+    /// read are tried again like all others.
+    async fn find(self: &Rc<Self>, batch: &Batch) -> Vec<Found> {
+        let mut found = Vec::with_capacity(batch.leases.len());
+        for lease in &batch.leases {
+            match self.read(lease).await {
+                Ok(Some(record)) => found.push(record),
+                Ok(None) => {
+                    self.book.borrow_mut().remove(lease);
+                    self.tell(lease, &Ok(()));
+                }
+                Err(_) => {
+                    let why = "its record cannot be read";
+                    self.fail(lease, Reply::Answered, why);
+                }
+            }
+        }
+        found
+    }
+
+    /// The batch failed as a whole.
+    fn return_batch(
+        self: &Rc<Self>,
+        leases: &[Rc<str>],
+        batch: &Batch,
+        reply: Reply,
+        why: &str,
+    ) -> Vec<(u16, String)> {
+        warn!(target_id = %batch.target, count = leases.len(), why, "revocation did not come through");
+        let failed =
+            leases.iter().map(|lease| (self.fail(lease, reply, why), why.to_owned())).collect();
+        self.book.borrow_mut().returned(batch.target, reply, self.uptime());
+        failed
+    }
+
+    fn fail(&self, lease: &str, reply: Reply, why: &str) -> u16 {
+        bump(&self.failures_total);
+        let attempts = self.book.borrow_mut().failed(lease, reply, self.uptime());
+        self.tell(lease, &Err(why.to_owned()));
+        attempts
+    }
+
+    /// The target answered: sorts what has ended from what is tried again.
+    async fn settle(self: &Rc<Self>, batch: &Batch, found: Vec<Found>, outcomes: Vec<Outcome>) {
+        let mut gone = Vec::new();
+        let (mut left, mut failed) = (Vec::new(), Vec::new());
+        for ((version, record), outcome) in found.into_iter().zip(outcomes) {
+            let lease = record.lease.id.as_str();
+            let why = match outcome {
+                Outcome::Gone => {
+                    self.book.borrow_mut().finishing(lease);
+                    gone.push((version, record));
+                    continue;
+                }
+                Outcome::AccessEnded(why) => {
+                    self.tell(lease, &Ok(()));
+                    why
+                }
+                Outcome::Failed(why) => why,
+            };
+            failed.push((self.fail(lease, Reply::Answered, &why), why));
+            left.push((version, record));
+        }
+        self.book.borrow_mut().returned(batch.target, Reply::Answered, self.uptime());
+        self.pump();
+        if !gone.is_empty() {
+            self.bury(gone).await;
+        }
+        self.after_failures(left, &failed).await;
+    }
+
+    /// Keeps why revocations failed, at the first, second, fourth, eighth .. failure of each; and
+    /// ends those that somebody has given up.
+    async fn after_failures(self: &Rc<Self>, found: Vec<Found>, failed: &[(u16, String)]) {
+        let mut changes = Changes::new();
+        let mut forced = Vec::new();
+        for ((version, mut record), (attempts, why)) in found.into_iter().zip(failed) {
+            if self.is_closed() {
+                return;
+            }
+            let lease: Rc<str> = Rc::from(record.lease.id.as_str());
+            let given_up = self.book.borrow().is_forced(&lease);
+            if given_up && self.book.borrow_mut().force(&lease) {
+                forced.push(lease);
+                continue;
+            }
+            if !attempts.is_power_of_two() {
+                continue;
+            }
+            self.note("lease-revocation-failed", &record, Some(why));
+            record.begin_ending(self.ground.boot, REVOKED);
+            record.error = Some(why.chars().take(ERROR_CHARS).collect());
+            record.attempts = (*attempts).into();
+            if let Ok(bytes) = bytes_of(&record) {
+                changes = changes.put(live_path(&lease), version, bytes);
+            }
+        }
+        if !changes.is_empty() && self.ground.barrier.commit(changes).await.is_err() {
+            info!("the reasons of failed revocations could not be stored");
+        }
+        self.bury_forced(&forced).await;
+    }
+
+    /// Ends leases whose leftovers outside have been given up.
+    pub(crate) async fn bury_forced(self: &Rc<Self>, leases: &[Rc<str>]) {
+        let mut given_up = Vec::new();
+        for lease in leases {
+            if let Ok(Some((version, mut record))) = self.read(lease).await {
+                warn!(lease = %record.lease.id, "ended by force, something may be left outside");
+                record.left_behind = true;
+                given_up.push((version, record));
+            } else {
+                self.fail(lease, Reply::Answered, "its record cannot be read");
+            }
+        }
+        if !given_up.is_empty() {
+            self.bury(given_up).await;
+        }
+    }
+
+    /// Removes ended leases and leaves a tombstone each.
+    async fn bury(self: &Rc<Self>, mut ended: Vec<Found>) {
+        let now = self.now();
+        for (_, record) in &mut ended {
+            record.state = LeaseState::Ended;
+            record.ended_at = Some(now);
+        }
+        let together = self.bury_together(&ended).await;
+        for found in ended {
+            let buried = match &together {
+                Ok(()) => Ok(()),
+                Err(_) => self.bury_alone(&found).await,
+            };
+            let record = found.1;
+            let lease = record.lease.id.as_str();
+            self.tell(lease, &Ok(()));
+            if let Err(error) = buried {
+                warn!(%error, lease, "an ended lease could not be buried; it is tried again");
+                self.fail(lease, Reply::Answered, "its end could not be stored");
+                continue;
+            }
+            self.book.borrow_mut().remove(lease);
+            bump(&self.ended_total);
+            let left = record.left_behind.then_some("ended by force, something may be left");
+            let why = (record.cause == FAILED).then_some("its credential was not handed out");
+            let expired = record.cause == EXPIRED;
+            let name = if expired { "lease-expired" } else { "lease-revoked" };
+            self.note(name, &record, left.or(why));
+        }
+        self.changed();
+    }
+
+    async fn bury_together(&self, ended: &[Found]) -> Result<(), BarrierError> {
+        let mut changes = Changes::new();
+        for (_, record) in ended {
+            let lease = record.lease.id.as_str();
+            changes = changes
+                .put(ended_path(lease), 0, bytes_of(record)?)
+                .delete(live_path(lease))
+                .delete(token_path(record.token, lease));
+        }
+        self.ground.barrier.commit(changes).await
+    }
+
+    /// After a commit that failed: one that is gone already was buried by it after all.
+    async fn bury_alone(&self, found: &Found) -> Result<(), BarrierError> {
+        match self.read(found.1.lease.id.as_str()).await? {
+            None => Ok(()),
+            Some(_) => self.bury_together(std::slice::from_ref(found)).await,
+        }
+    }
+}
+
+/// The bytes to store of a record.
+pub(crate) fn bytes_of(record: &LeaseRecord) -> Result<SecretBytes, BarrierError> {
+    record.encode().map_err(|error| {
+        warn!(%error, "a lease's record cannot be written");
+        mssm_messages::keys::KeyError::Damaged.into()
+    })
+}

@@ -1,0 +1,229 @@
+//! The book alone: any order of events, against what must hold of each lease.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mssm_domain::{ConnectionId, Timestamp};
+use mssm_messages::engine::EngineKind;
+use proptest::prelude::*;
+
+use super::rig::mount;
+use crate::book::{Batch, Book, Ending, Phase, Place, Reply};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(u8),
+    Made(u8),
+    Extend(u8, u16),
+    Extended(u8),
+    End(u8),
+    Wait(u16),
+    Marked(u8),
+    Pump,
+    Return(usize, u8),
+    Force(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let lease = 0..6_u8;
+    prop_oneof![
+        lease.clone().prop_map(Step::Add),
+        lease.clone().prop_map(Step::Made),
+        (lease.clone(), any::<u16>()).prop_map(|(lease, ms)| Step::Extend(lease, ms)),
+        lease.clone().prop_map(Step::Extended),
+        lease.clone().prop_map(Step::End),
+        any::<u16>().prop_map(Step::Wait),
+        lease.clone().prop_map(Step::Marked),
+        Just(Step::Pump),
+        (any::<usize>(), 0..5_u8).prop_map(|(which, how)| Step::Return(which, how)),
+        lease.prop_map(Step::Force),
+    ]
+}
+
+fn place(lease: u8) -> Place {
+    let target = format!("00000000-0000-0000-0001-{:012}", lease % 2);
+    Place {
+        engine: EngineKind::Database,
+        mount: mount(),
+        target: ConnectionId::parse(&target).unwrap(),
+    }
+}
+
+fn name(lease: u8) -> String {
+    format!("lease-{lease}")
+}
+
+/// What happens outside, and what was promised.
+#[derive(Default)]
+struct Model {
+    book: Book,
+    now_ms: u64,
+    /// Leases with an operation outside: at most one each.
+    outside: BTreeSet<String>,
+    ending: BTreeSet<String>,
+    ends: BTreeMap<String, Timestamp>,
+    batches: Vec<Batch>,
+}
+
+impl Model {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.now_ms)
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.now_ms)
+    }
+
+    fn begin_end(&mut self, id: &str) {
+        self.ending.insert(id.to_owned());
+        self.ends.remove(id);
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.ending.remove(id);
+        self.ends.remove(id);
+        self.book.remove(id);
+    }
+
+    fn pump(&mut self) {
+        for batch in self.book.next_batches(self.uptime()) {
+            for lease in &batch.leases {
+                assert!(self.ending.contains(&**lease), "{lease} is revoked and not ending");
+                assert!(self.outside.insert(lease.to_string()), "{lease} has two operations");
+            }
+            self.batches.push(batch);
+        }
+    }
+
+    fn come_back(&mut self, which: usize, how: u8) {
+        if self.batches.is_empty() {
+            return;
+        }
+        let batch = self.batches.swap_remove(which % self.batches.len());
+        let reply = match how {
+            0 => Reply::Unanswered,
+            1 => Reply::Refused,
+            _ => Reply::Answered,
+        };
+        for (index, lease) in batch.leases.iter().enumerate() {
+            self.outside.remove(&**lease);
+            let gone = reply == Reply::Answered && (index % 2 == 0 || how > 2);
+            if gone {
+                self.book.finishing(lease);
+                self.forget(lease);
+            } else {
+                self.book.failed(lease, reply, self.uptime());
+            }
+        }
+        self.book.returned(batch.target, reply, self.uptime());
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Add(lease) => {
+                let end = self.now().after(Duration::from_secs(5));
+                if self.book.add_pending(&name(lease), place(lease), end) {
+                    self.outside.insert(name(lease));
+                    self.ends.insert(name(lease), end);
+                }
+            }
+            Step::Made(lease) => {
+                if self.book.phase(&name(lease)).is_some()
+                    && self.outside.contains(&name(lease))
+                    && !self
+                        .batches
+                        .iter()
+                        .any(|batch| batch.leases.iter().any(|l| **l == *name(lease)))
+                {
+                    self.outside.remove(&name(lease));
+                    let handed_out = self.book.activate(&name(lease));
+                    assert!(!handed_out || !self.ending.contains(&name(lease)));
+                }
+            }
+            Step::Extend(lease, ms) => {
+                if self.book.occupy(&name(lease)) {
+                    assert!(self.outside.insert(name(lease)), "two operations");
+                    let end = self.now().after(Duration::from_millis(ms.into()));
+                    assert!(self.book.move_end(&name(lease), end));
+                    self.ends.insert(name(lease), end);
+                }
+            }
+            Step::Extended(lease) => {
+                if self.outside.contains(&name(lease))
+                    && self.book.phase(&name(lease)) != Some(Phase::Revoking)
+                    && self.book.phase(&name(lease)) != Some(Phase::Pending)
+                {
+                    self.outside.remove(&name(lease));
+                    self.book.release(&name(lease));
+                }
+            }
+            Step::End(lease) => {
+                let before = self.ending.contains(&name(lease));
+                match self.book.end(&name(lease)) {
+                    Ending::Begun => {
+                        assert!(!before, "ended twice");
+                        self.begin_end(&name(lease));
+                    }
+                    Ending::Already => assert!(before),
+                    Ending::Unknown => assert!(!before),
+                }
+            }
+            Step::Wait(ms) => {
+                self.now_ms += u64::from(ms);
+                for lease in self.book.take_due(self.now(), 100) {
+                    let end = self.ends.get(&*lease).copied();
+                    assert!(end.is_some_and(|end| end <= self.now()), "{lease} ended early");
+                    self.begin_end(&lease);
+                }
+            }
+            Step::Marked(lease) => self.book.marked(&name(lease)),
+            Step::Pump => self.pump(),
+            Step::Return(which, how) => self.come_back(which, how),
+            Step::Force(lease) => {
+                if self.ending.contains(&name(lease)) && self.book.force(&name(lease)) {
+                    self.forget(&name(lease));
+                }
+            }
+        }
+    }
+
+    fn check(&self) {
+        let tally = self.book.tally();
+        assert_eq!(tally.ending, self.ending.len() as u64);
+        assert_eq!(tally.active + tally.pending, self.ends.len() as u64);
+        assert!(tally.overdue <= tally.ending);
+        let all = tally.active + tally.pending + tally.ending;
+        assert_eq!(self.book.count_places(|_| true), all);
+        let by_mount: u64 = self.book.active_by_mount().iter().map(|(_, count)| count).sum();
+        assert_eq!(by_mount, tally.active);
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: one operation outside per lease, nothing ends early,
+    /// nothing ending comes back, and in the end nothing is left.
+    #[test]
+    fn every_lease_ends_and_has_one_operation_at_a_time(
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
+        let mut model = Model::default();
+        for step in &steps {
+            model.apply(step);
+            model.check();
+        }
+        // From here on everything succeeds.
+        for _ in 0..200 {
+            for lease in 0..6 {
+                model.apply(&Step::Made(lease));
+                model.apply(&Step::Extended(lease));
+                model.apply(&Step::End(lease));
+                model.apply(&Step::Marked(lease));
+            }
+            model.apply(&Step::Wait(1_000));
+            model.apply(&Step::Pump);
+            model.apply(&Step::Return(0, 4));
+            model.check();
+        }
+        prop_assert!(model.ending.is_empty() && model.ends.is_empty() && model.outside.is_empty());
+    }
+}

@@ -1,0 +1,7 @@
+//! The flows, on virtual time, over a store and an engine that fail when told to.
+
+mod book;
+mod ending;
+mod issuing;
+mod renewing;
+mod rig;
