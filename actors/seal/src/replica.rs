@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use mssm_crypto::keyring::Keyring;
 use mssm_domain::{Clock, Random, SecretBytes, StoredKey, StoredRecord};
 use mssm_locked::LockedBytes;
@@ -17,7 +17,7 @@ use crate::keyset::KeySet;
 const REPORT_EVERY: u64 = 65_536;
 
 /// Holds a copy of the keys for one arbiter and uses them only inside a synchronous handler, so
-/// that its acknowledgement of [`DropKeys`] means that no use is in progress.
+/// that its acknowledgement of the order to wipe them means that no use is in progress.
 ///
 /// Sends [`Used`] to the keeper now and then. Knows nothing of what it seals.
 pub struct KeyReplica {
@@ -41,12 +41,7 @@ impl KeyReplica {
         let replica = Actor::start(Self::new(keeper.clone(), clock, random));
         // In the keeper's mailbox before this returns: whatever the caller asks of the keeper next
         // finds the replica there.
-        let registration = keeper.send(Register(replica.clone()));
-        actix_rt::spawn(async move {
-            if registration.await.is_err() {
-                tracing::error!("key replica without a keeper");
-            }
-        });
+        register(keeper, replica.clone());
         KeysPort {
             seal: replica.clone().recipient(),
             open: replica.clone().recipient(),
@@ -60,14 +55,24 @@ impl KeyReplica {
         Self { keeper, clock, random, epoch: 0, keys: None, unreported: 0 }
     }
 
-    /// Runs work with the keys; a panic in it costs its caller an answer, not this actor its life.
+    /// Runs work with the keys. A panic in it costs its caller an answer and this replica its keys,
+    /// which may be half way through a computation; the keeper sends them anew.
     fn with_keys<T>(
         &mut self,
+        ctx: &Context<Self>,
         work: impl FnOnce(&mut KeySet, &dyn Clock, &dyn Random) -> Result<T, KeyError>,
     ) -> Result<T, KeyError> {
         let keys = self.keys.as_mut().ok_or(KeyError::Sealed)?;
         let (clock, random) = (self.clock.as_ref(), self.random.as_ref());
-        guarded(|| work(keys, clock, random)).unwrap_or(Err(KeyError::Damaged))
+        guarded(|| work(keys, clock, random)).unwrap_or_else(|_| {
+            self.start_over(ctx);
+            Err(KeyError::Damaged)
+        })
+    }
+
+    fn start_over(&mut self, ctx: &Context<Self>) {
+        self.keys = None;
+        register(&self.keeper, ctx.address());
     }
 
     fn count(&mut self, seals: u64) {
@@ -105,9 +110,9 @@ impl Actor for KeyReplica {
 impl Handler<Seal> for KeyReplica {
     type Result = Result<Vec<(StoredKey, StoredRecord)>, KeyError>;
 
-    fn handle(&mut self, msg: Seal, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, msg: Seal, ctx: &mut Self::Context) -> Self::Result {
         let seals = msg.0.len() as u64;
-        let sealed = self.with_keys(|keys, clock, random| {
+        let sealed = self.with_keys(ctx, |keys, clock, random| {
             let now = clock.now();
             msg.0.iter().map(|plain| keys.seal(plain, now, random)).collect()
         })?;
@@ -119,8 +124,8 @@ impl Handler<Seal> for KeyReplica {
 impl Handler<Open> for KeyReplica {
     type Result = Result<Vec<Result<SecretBytes, KeyError>>, KeyError>;
 
-    fn handle(&mut self, msg: Open, _ctx: &mut Self::Context) -> Self::Result {
-        self.with_keys(|keys, _, _| {
+    fn handle(&mut self, msg: Open, ctx: &mut Self::Context) -> Self::Result {
+        self.with_keys(ctx, |keys, _, _| {
             Ok(msg.0.iter().map(|(key, record)| keys.open(key, record)).collect())
         })
     }
@@ -129,27 +134,36 @@ impl Handler<Open> for KeyReplica {
 impl Handler<HideNames> for KeyReplica {
     type Result = Result<Vec<StoredKey>, KeyError>;
 
-    fn handle(&mut self, msg: HideNames, _ctx: &mut Self::Context) -> Self::Result {
-        self.with_keys(|keys, _, _| msg.0.iter().map(|path| keys.hide(path)).collect())
+    fn handle(&mut self, msg: HideNames, ctx: &mut Self::Context) -> Self::Result {
+        self.with_keys(ctx, |keys, _, _| msg.0.iter().map(|path| keys.hide(path)).collect())
     }
 }
 
 impl Handler<ShowNames> for KeyReplica {
     type Result = Result<Vec<Result<String, KeyError>>, KeyError>;
 
-    fn handle(&mut self, msg: ShowNames, _ctx: &mut Self::Context) -> Self::Result {
-        self.with_keys(|keys, _, _| Ok(msg.0.iter().map(|key| keys.show(key)).collect()))
+    fn handle(&mut self, msg: ShowNames, ctx: &mut Self::Context) -> Self::Result {
+        self.with_keys(ctx, |keys, _, _| Ok(msg.0.iter().map(|key| keys.show(key)).collect()))
     }
 }
 
 impl Handler<Fingerprint> for KeyReplica {
     type Result = Result<Vec<[u8; 32]>, KeyError>;
 
-    fn handle(&mut self, msg: Fingerprint, _ctx: &mut Self::Context) -> Self::Result {
-        self.with_keys(|keys, _, _| {
+    fn handle(&mut self, msg: Fingerprint, ctx: &mut Self::Context) -> Self::Result {
+        self.with_keys(ctx, |keys, _, _| {
             Ok(msg.items.iter().map(|item| keys.fingerprint(msg.purpose, item)).collect())
         })
     }
+}
+
+fn register(keeper: &Addr<SealKeeper>, replica: Addr<KeyReplica>) {
+    let registration = keeper.send(Register(replica));
+    actix_rt::spawn(async move {
+        if registration.await.is_err() {
+            tracing::error!("key replica without a keeper");
+        }
+    });
 }
 
 /// From a replica to the keeper: it is there and wants keys.
@@ -204,16 +218,71 @@ impl Handler<DropKeys> for KeyReplica {
     }
 }
 
-/// From the keeper, to one that did not answer in time: wipe the keys and go.
+/// From the keeper, to one that did not answer in time and counts as gone: wipe the keys, and come
+/// back as a new one.
 #[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Retire;
+pub(crate) struct StartOver;
 
-impl Handler<Retire> for KeyReplica {
+impl Handler<StartOver> for KeyReplica {
     type Result = ();
 
-    fn handle(&mut self, _msg: Retire, ctx: &mut Self::Context) {
-        self.keys = None;
-        ctx.stop();
+    fn handle(&mut self, _msg: StartOver, ctx: &mut Self::Context) {
+        self.start_over(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mssm_domain::RecordPath;
+    use mssm_testkit::{MemoryStore, SeededRandom, TestClock};
+
+    use super::*;
+    use crate::{KeeperConfig, RootKeySource};
+
+    fn replica() -> KeyReplica {
+        let (clock, random) = (Arc::new(TestClock::new()), Arc::new(SeededRandom::new(3)));
+        let keeper = SealKeeper::new(KeeperConfig {
+            root_key: RootKeySource::Shamir,
+            storage: MemoryStore::new().port(),
+            clock: clock.clone(),
+            random: random.clone(),
+        });
+        KeyReplica::new(keeper.start(), clock, random)
+    }
+
+    fn keyring() -> Keyring {
+        Keyring::generate(TestClock::START, &SeededRandom::new(4))
+    }
+
+    #[actix_rt::test]
+    async fn orders_that_are_not_newer_are_refused() {
+        let replica = replica().start();
+        let keyring = Arc::new(LockedBytes::copy_of(keyring().encode().expose()).unwrap());
+        let install = |epoch| Install { epoch, keyring: Arc::clone(&keyring) };
+        let hide = || HideNames(vec![RecordPath::new(&["a"])]);
+        assert!(replica.send(install(2)).await.unwrap().is_ok());
+        for epoch in [0, 1, 2] {
+            assert_eq!(replica.send(DropKeys { epoch }).await.unwrap().err(), Some(Stale));
+        }
+        assert!(replica.send(hide()).await.unwrap().is_ok());
+        assert!(replica.send(DropKeys { epoch: 3 }).await.unwrap().is_ok());
+        assert_eq!(replica.send(hide()).await.unwrap(), Err(KeyError::Sealed));
+        assert_eq!(replica.send(install(3)).await.unwrap().err(), Some(Stale));
+        assert_eq!(replica.send(hide()).await.unwrap(), Err(KeyError::Sealed));
+    }
+
+    #[actix_rt::test]
+    async fn seals_are_reported_now_and_then_and_with_the_last_order() {
+        let mut replica = replica();
+        replica.keys = Some(KeySet::new(&keyring()));
+        replica.count(REPORT_EVERY - 1);
+        assert_eq!(replica.unreported, REPORT_EVERY - 1);
+        replica.count(1);
+        assert_eq!(replica.unreported, 0);
+        replica.count(5);
+        let used = replica.take_unreported().unwrap();
+        assert_eq!((used.encryptions, used.term.number()), (5, 1));
+        assert_eq!(replica.unreported, 0);
     }
 }

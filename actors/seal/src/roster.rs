@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use mssm_locked::LockedBytes;
 use mssm_messages::seal::Used;
 
-use crate::replica::{DropKeys, Install, KeyReplica, Retire, Stale};
+use crate::replica::{DropKeys, Install, KeyReplica, Stale, StartOver};
 
 /// How long a replica may take to acknowledge. Nothing on an arbiter takes more than 1 ms, so one
 /// that is silent for a whole second is stuck.
@@ -27,14 +27,16 @@ pub(crate) struct Roster {
 pub(crate) struct Followed {
     /// What was sealed and not reported before.
     pub(crate) used: Vec<Used>,
-    /// How many did not answer in time, and are stopped as soon as they do.
+    /// How many did not answer in time; they wipe their keys as soon as they wake.
     pub(crate) silent: usize,
 }
 
 impl Roster {
-    /// Takes a replica in.
+    /// Takes a replica in, once.
     pub(crate) fn add(&mut self, replica: Addr<KeyReplica>) {
-        self.replicas.push(replica);
+        if !self.replicas.contains(&replica) {
+            self.replicas.push(replica);
+        }
     }
 
     /// An order to all to install a keyring; await it after the borrow of this has ended.
@@ -85,9 +87,9 @@ where
                 Ok(Err(Stale)) => {}
                 Err(MailboxError::Closed) => gone.push(replica.clone()),
                 Err(MailboxError::Timeout) => {
-                    tracing::error!("a key replica does not answer and is stopped");
+                    tracing::error!("a key replica does not answer: it must start over");
                     followed.silent += 1;
-                    retire(replica.clone());
+                    start_over(replica.clone());
                     gone.push(replica.clone());
                 }
             }
@@ -96,10 +98,10 @@ where
     }
 }
 
-/// Has a silent replica wipe its keys and stop as soon as it wakes, however late.
-fn retire(replica: Addr<KeyReplica>) {
+/// Has a silent replica wipe its keys as soon as it wakes, however late.
+fn start_over(replica: Addr<KeyReplica>) {
     actix_rt::spawn(async move {
-        // An error means that it is gone already.
-        let _ = replica.send(Retire).await;
+        // An error means that it is gone.
+        let _ = replica.send(StartOver).await;
     });
 }
