@@ -13,17 +13,7 @@ use mssm_domain::{ConnectionId, ExpiryIndex, LeaseState, MountId, Timestamp};
 use mssm_messages::engine::EngineKind;
 
 use crate::lane::Lane;
-
-/// Where a credential is: shared by many leases, so kept once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    /// Who makes and ends it.
-    pub(crate) engine: EngineKind,
-    /// The mount that was asked.
-    pub(crate) mount: MountId,
-    /// What fails together.
-    pub(crate) target: ConnectionId,
-}
+use crate::places::{Place, Places, change};
 
 /// Where a lease is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +34,7 @@ pub(crate) enum Phase {
     Finishing,
 }
 
+/// Kept small: there may be millions.
 #[derive(Debug)]
 struct Entry {
     id: Rc<str>,
@@ -56,12 +47,7 @@ struct Entry {
     forced: bool,
 }
 
-#[derive(Debug)]
-struct Tenants {
-    place: Place,
-    all: u64,
-    active: u64,
-}
+const _: () = assert!(size_of::<Option<Entry>>() <= 40);
 
 /// How many leases are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,8 +102,7 @@ pub(crate) struct Book {
     free: Vec<u32>,
     names: HashMap<Rc<str>, u32>,
     ends: ExpiryIndex<u32>,
-    places: Vec<Tenants>,
-    place_numbers: HashMap<Place, u32>,
+    places: Places,
     lanes: HashMap<ConnectionId, Lane>,
     tally: Tally,
 }
@@ -260,7 +245,7 @@ impl Book {
                 let mut leases = Vec::new();
                 let batch = lane.next_batch(uptime, |slot| {
                     let entry = entry_at(entries, slot)?;
-                    let place = places.get(index(entry.place))?.place;
+                    let place = places.place(entry.place)?;
                     // A name that another lease has taken over meanwhile, or one that has left.
                     if entry.phase != Phase::Queued || place.target != *target {
                         return None;
@@ -351,9 +336,7 @@ impl Book {
         };
         self.ends.remove(&slot);
         self.count(&entry, false);
-        if let Some(tenants) = self.places.get_mut(index(entry.place)) {
-            tenants.all -= 1;
-        }
+        self.places.count(entry.place, false);
         self.free.push(slot);
         true
     }
@@ -368,28 +351,21 @@ impl Book {
         self.tally
     }
 
-    /// How many are alive, by mount.
-    pub(crate) fn active_by_mount(&self) -> Vec<(MountId, u64)> {
-        let mut counts: HashMap<MountId, u64> = HashMap::new();
-        for tenants in self.places.iter().filter(|tenants| tenants.active > 0) {
-            *counts.entry(tenants.place.mount).or_default() += tenants.active;
-        }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_unstable();
-        counts
+    /// Where leases are, and how many.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
-    /// How many there are, in any state, of which the place fits.
-    pub(crate) fn count_places(&self, fits: impl Fn(&Place) -> bool) -> u64 {
-        let fitting = self.places.iter().filter(|tenants| fits(&tenants.place));
-        fitting.map(|tenants| tenants.all).sum()
+    /// What a lease's revocation fails together with, if it is known.
+    pub(crate) fn target(&self, id: &str) -> Option<ConnectionId> {
+        let entry = self.slot(id).and_then(|slot| self.entry(slot))?;
+        self.places.place(entry.place).map(|place| place.target)
     }
 
     /// The leases of a mount, in any state.
     pub(crate) fn of_mount(&self, mount: MountId) -> Vec<Rc<str>> {
         let of_mount = |entry: &&Entry| {
-            let tenants = self.places.get(index(entry.place));
-            tenants.is_some_and(|tenants| tenants.place.mount == mount)
+            self.places.place(entry.place).is_some_and(|place| place.mount == mount)
         };
         let entries = self.entries.iter().flatten().filter(of_mount);
         entries.map(|entry| Rc::clone(&entry.id)).collect()
@@ -407,7 +383,7 @@ impl Book {
             return false;
         }
         let id: Rc<str> = Rc::from(id);
-        let place = self.place_number(place);
+        let place = self.places.number(place);
         let entry = Entry {
             id: Rc::clone(&id),
             ends_at,
@@ -418,9 +394,7 @@ impl Book {
             alone: false,
             forced: false,
         };
-        if let Some(tenants) = self.places.get_mut(index(place)) {
-            tenants.all += 1;
-        }
+        self.places.count(place, true);
         self.count(&entry, true);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
@@ -461,36 +435,24 @@ impl Book {
     }
 
     fn count(&mut self, entry: &Entry, comes: bool) {
-        let change = |count: &mut u64| *count = if comes { *count + 1 } else { *count - 1 };
         match entry.phase {
-            Phase::Pending => change(&mut self.tally.pending),
+            Phase::Pending => change(&mut self.tally.pending, comes),
             Phase::Active => {
-                change(&mut self.tally.active);
-                if let Some(tenants) = self.places.get_mut(index(entry.place)) {
-                    change(&mut tenants.active);
-                }
+                change(&mut self.tally.active, comes);
+                self.places.count_active(entry.place, comes);
             }
             _ => {
-                change(&mut self.tally.ending);
+                change(&mut self.tally.ending, comes);
                 if entry.attempts > 0 {
-                    change(&mut self.tally.overdue);
+                    change(&mut self.tally.overdue, comes);
                 }
             }
         }
-    }
-
-    fn place_number(&mut self, place: Place) -> u32 {
-        let next = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        let number = *self.place_numbers.entry(place).or_insert(next);
-        if number == next {
-            self.places.push(Tenants { place, all: 0, active: 0 });
-        }
-        number
     }
 
     /// The queue of a place's target. Every place that an entry names is there.
     fn lane(&mut self, place: u32) -> Option<&mut Lane> {
-        let target = self.places.get(index(place))?.place.target;
+        let target = self.places.place(place)?.target;
         Some(self.lanes.entry(target).or_default())
     }
 

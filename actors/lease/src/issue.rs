@@ -12,7 +12,8 @@ use mssm_messages::storage::Expect;
 use mssm_messages::{BarrierError, Changes, PortError, access};
 use tracing::warn;
 
-use crate::book::{Phase, Place};
+use crate::book::Phase;
+use crate::places::Place;
 use crate::record::{LeaseRecord, live_path, token_path};
 use crate::session::{Session, bump};
 use crate::sweep::bytes_of;

@@ -19,6 +19,7 @@ mod issue;
 mod lane;
 mod manager;
 mod outbox;
+mod places;
 mod record;
 mod renew;
 mod restore;

@@ -209,7 +209,7 @@ impl Handler<Count> for LeaseManager {
             ended_total: session.ended_total.get(),
             failures_total: session.failures_total.get(),
             unreadable: session.unreadable.get(),
-            by_mount: book.active_by_mount(),
+            by_mount: book.places().active_by_mount(),
         })
     }
 }
@@ -220,7 +220,7 @@ impl Handler<CountTarget> for LeaseManager {
     fn handle(&mut self, msg: CountTarget, _ctx: &mut Self::Context) -> Self::Result {
         self.serve(|session| async move {
             revoke::restored(&session).await?;
-            Ok(session.book.borrow().count_places(|place| place.target == msg.target))
+            Ok(session.book.borrow().places().count_where(|place| place.target == msg.target))
         })
     }
 }
@@ -229,6 +229,9 @@ impl Handler<Opened> for LeaseManager {
     type Result = Result<(), StageError>;
 
     fn handle(&mut self, _msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
+        if self.session.is_some() {
+            return Ok(());
+        }
         let session = Session::new(Rc::clone(&self.ground));
         self.session = Some(Rc::clone(&session));
         actix_rt::spawn(async move {

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::record::{LeaseRecord, ended_folder, ended_path, live_folder};
 use crate::revoke::unreadable;
-use crate::session::Session;
+use crate::session::{Session, bump};
 use crate::sweep::FAILED;
 
 /// Records read at a time: some milliseconds of an arbiter.
@@ -42,7 +42,8 @@ pub(crate) async fn restore(session: Rc<Session>) {
         for (key, plain) in &page {
             let decoded = plain.as_ref().ok().map(|plain| LeaseRecord::decode(&plain.bytes));
             let Some(Ok(record)) = decoded else {
-                unreadable(&session, key);
+                bump(&session.unreadable);
+                unreadable(key);
                 continue;
             };
             loaded += 1;

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::book::{Ending, Phase};
 use crate::record::{LeaseRecord, live_folder, token_folder};
-use crate::session::{Session, bump};
+use crate::session::Session;
 use crate::sweep::REVOKED;
 
 /// The longest that a caller waits for access to end; it is tried on after that.
@@ -92,7 +92,7 @@ pub(crate) async fn revoke_token(
             });
             match id {
                 Some(id) => leases.push(id),
-                None => unreadable(&session, key),
+                None => unreadable(key),
             }
         }
         after = page.last().map(|(key, _)| key.clone());
@@ -119,8 +119,9 @@ pub(crate) async fn revoke_mount(
     restored(&session).await?;
     let leases = session.book.borrow().of_mount(ask.mount);
     end(&session, leases).await?;
-    let count =
-        |session: &Session| session.book.borrow().count_places(|place| place.mount == ask.mount);
+    let count = |session: &Session| {
+        session.book.borrow().places().count_where(|place| place.mount == ask.mount)
+    };
     session.until(SYNC_PATIENCE, |session| count(session) == 0).await;
     Ok(count(&session))
 }
@@ -175,7 +176,7 @@ async fn below(session: &Rc<Session>, prefix: &str) -> Result<Vec<Rc<str>>, Leas
         for (key, plain) in &page {
             let decoded = plain.as_ref().ok().map(|plain| LeaseRecord::decode(&plain.bytes));
             let Some(Ok(record)) = decoded else {
-                unreadable(session, key);
+                unreadable(key);
                 continue;
             };
             if record.state != LeaseState::Ended {
@@ -193,8 +194,7 @@ async fn below(session: &Rc<Session>, prefix: &str) -> Result<Vec<Rc<str>>, Leas
     }
 }
 
-/// Counts a record that cannot be read, and leaves it alone.
-pub(crate) fn unreadable(session: &Session, key: &StoredKey) {
-    bump(&session.unreadable);
+/// Says of a record that it cannot be read; it is left alone, and counted where all are loaded.
+pub(crate) fn unreadable(key: &StoredKey) {
     warn!(key_length = key.as_bytes().len(), "a lease's record cannot be read; it is left alone");
 }

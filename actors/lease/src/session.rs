@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mssm_domain::{BootId, Clock, LeaseState, Random, Timestamp};
+use mssm_domain::{BootId, Clock, ConnectionId, LeaseState, Random, Timestamp};
 use mssm_messages::engine::{EngineKind, EnginePorts};
 use mssm_messages::keys::KeyError;
 use mssm_messages::lease::LeaseError;
@@ -15,8 +15,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::book::{Book, Place};
+use crate::book::Book;
 use crate::outbox::Outbox;
+use crate::places::Place;
 use crate::record::{LeaseRecord, live_path};
 
 /// What the lease manager stands on.
@@ -135,6 +136,18 @@ impl Session {
         for waiter in waiters.into_iter().flatten() {
             // Whoever gave up waiting needs no answer.
             let _ = waiter.send(verdict.clone());
+        }
+    }
+
+    /// Tells all who wait for a lease of a target that it does not answer.
+    pub(crate) fn tell_target(&self, target: ConnectionId, why: &str) {
+        let waiting: Vec<Rc<str>> = {
+            let (waiters, book) = (self.waiters.borrow(), self.book.borrow());
+            let of_target = |lease: &&Rc<str>| book.target(lease) == Some(target);
+            waiters.keys().filter(of_target).cloned().collect()
+        };
+        for lease in waiting {
+            self.tell(&lease, &Err(why.to_owned()));
         }
     }
 

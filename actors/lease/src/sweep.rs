@@ -235,6 +235,9 @@ impl Session {
         let failed =
             leases.iter().map(|lease| (self.fail(lease, reply, why), why.to_owned())).collect();
         self.book.borrow_mut().returned(batch.target, reply, self.uptime());
+        if reply == Reply::Unanswered {
+            self.tell_target(batch.target, why);
+        }
         failed
     }
 

@@ -8,7 +8,8 @@ use mssm_messages::engine::EngineKind;
 use proptest::prelude::*;
 
 use super::rig::mount;
-use crate::book::{Batch, Book, Ending, Phase, Place, Reply};
+use crate::book::{Batch, Book, Ending, Phase, Reply};
+use crate::places::Place;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -193,8 +194,9 @@ impl Model {
         assert_eq!(tally.active + tally.pending, self.ends.len() as u64);
         assert!(tally.overdue <= tally.ending);
         let all = tally.active + tally.pending + tally.ending;
-        assert_eq!(self.book.count_places(|_| true), all);
-        let by_mount: u64 = self.book.active_by_mount().iter().map(|(_, count)| count).sum();
+        assert_eq!(self.book.places().count_where(|_| true), all);
+        let by_mount: u64 =
+            self.book.places().active_by_mount().iter().map(|(_, count)| count).sum();
         assert_eq!(by_mount, tally.active);
     }
 }

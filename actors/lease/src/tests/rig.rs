@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use mssm_domain::{
-    Accessor, BootId, Caller, Clock, ClusterId, ConnectionId, LeaseId, MountId, PolicyName,
-    RoleName, SecretBytes, SecretText, Timestamp, TokenId, TokenKind, Ttl,
+    Accessor, BootId, Caller, Clock, ClusterId, ConnectionId, LeaseId, LeaseState, MountId,
+    PolicyName, RoleName, SecretBytes, SecretText, Timestamp, TokenId, TokenKind, Ttl,
 };
 use mssm_messages::audit::{Append, AuditError, Entry};
 use mssm_messages::engine::{
@@ -19,7 +19,7 @@ use mssm_messages::seal::{Closing, Opened};
 use mssm_messages::{Barrier, Changes, access};
 use mssm_testkit::{FakeKeys, MemoryStore, SeededRandom, TestClock, barrier_over};
 
-use crate::record::{ended_folder, live_folder, live_path};
+use crate::record::{LeaseRecord, ended_folder, live_folder, live_path};
 use crate::{LeaseConfig, LeaseManager};
 
 /// What the engine does with one creation.
@@ -53,6 +53,7 @@ pub(crate) struct World {
     pub(crate) in_flight: usize,
     pub(crate) in_flight_max: usize,
     pub(crate) orphans: usize,
+    pub(crate) unmarked: usize,
 }
 
 pub(crate) type Shared<T> = Arc<Mutex<T>>;
@@ -167,6 +168,13 @@ impl Handler<Revoke> for FakeEngine {
             world.in_flight += 1;
             world.in_flight_max = world.in_flight_max.max(world.in_flight);
             for credential in &msg.credentials {
+                // The second guarantee: that it is ending is durable before anybody is asked.
+                let key = FakeKeys::stored_key(&live_path(credential.lease.as_str()));
+                let bytes = self.store.stored(&key).map(|record| record.sealed.into_bytes());
+                let plain = bytes.map(|bytes| SecretBytes::new(bytes[8..].to_vec()));
+                let record = plain.and_then(|plain| LeaseRecord::decode(&plain).ok());
+                let marked = record.is_some_and(|record| record.state == LeaseState::Ending);
+                world.unmarked += usize::from(!marked);
                 world.tried.entry(credential.lease.clone()).or_insert(clock.now());
             }
         }
@@ -348,6 +356,7 @@ impl Rig {
         let index = mssm_domain::RecordPath::new(&["lease-by-token"]);
         assert!(self.barrier.scan(&index, None, 10).await.unwrap().is_empty(), "index: {what}");
         assert_eq!(self.world().orphans, 0, "made without a record: {what}");
+        assert_eq!(self.world().unmarked, 0, "asked before it was marked: {what}");
     }
 }
 
