@@ -1,0 +1,135 @@
+//! The book's ending half: what goes out in batches, and what became of it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use mssm_domain::ConnectionId;
+use mssm_messages::engine::EngineKind;
+
+use super::{Book, Phase, entry_at};
+
+/// Credentials to end together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Where.
+    pub(crate) engine: EngineKind,
+    /// What they fail together with.
+    pub(crate) target: ConnectionId,
+    /// Whose.
+    pub(crate) leases: Vec<Rc<str>>,
+}
+
+/// What came of a batch as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// The target answered, one outcome each.
+    Answered,
+    /// The target does not answer: all of its leases wait together.
+    Unanswered,
+    /// Something else: its members are tried one by one.
+    Refused,
+}
+
+impl Book {
+    /// Ends the pause of a lease that is to be tried at once.
+    pub(crate) fn hurry(&mut self, id: &str) {
+        let Some(slot) = self.slot(id) else { return };
+        let Some(place) = self.entry(slot).map(|entry| entry.place) else { return };
+        if let Some(lane) = self.lane(place) {
+            lane.hurry(slot);
+        }
+    }
+
+    /// The next batch of each target that may have one now.
+    pub(crate) fn next_batches(&mut self, uptime: Duration) -> Vec<Batch> {
+        let (entries, places) = (&mut self.entries, &self.places);
+        let mut batches = Vec::new();
+        for (target, lane) in &mut self.lanes {
+            loop {
+                let mut engine = None;
+                let mut leases = Vec::new();
+                let batch = lane.next_batch(uptime, |slot| {
+                    let entry = entry_at(entries, slot)?;
+                    let place = places.place(entry.place)?;
+                    // A name that another lease has taken over meanwhile, or one that has left.
+                    if entry.phase != Phase::Queued || place.target != *target {
+                        return None;
+                    }
+                    Some(entry.alone || engine.is_some_and(|engine| engine != place.engine))
+                        .inspect(|_| engine = engine.or(Some(place.engine)))
+                });
+                for slot in batch {
+                    if let Some(entry) = entry_at(entries, slot) {
+                        entry.phase = Phase::Revoking;
+                        leases.push(Rc::clone(&entry.id));
+                    }
+                }
+                let Some(engine) = engine.filter(|_| !leases.is_empty()) else { break };
+                batches.push(Batch { engine, target: *target, leases });
+            }
+        }
+        self.lanes.retain(|_, lane| !lane.is_idle());
+        batches
+    }
+
+    /// A batch came back; what became of its members is told one by one before this.
+    pub(crate) fn returned(&mut self, target: ConnectionId, reply: Reply, uptime: Duration) {
+        let lane = self.lanes.entry(target).or_default();
+        match reply {
+            Reply::Answered => lane.answered(),
+            Reply::Unanswered => lane.unanswered(uptime),
+            Reply::Refused => lane.refused(),
+        }
+    }
+
+    /// A lease's revocation failed, so many times in a row now; it is tried again after a pause, or
+    /// as soon as its target answers if that is why.
+    pub(crate) fn failed(&mut self, id: &str, reply: Reply, uptime: Duration) -> u16 {
+        let Some(slot) = self.slot(id) else { return 0 };
+        let Some(entry) = self.entry_mut(slot) else { return 0 };
+        if !matches!(entry.phase, Phase::Revoking | Phase::Finishing) {
+            return entry.attempts;
+        }
+        entry.phase = Phase::Queued;
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.alone = reply == Reply::Refused;
+        let (attempts, place) = (entry.attempts, entry.place);
+        if attempts == 1 {
+            self.tally.overdue += 1;
+        }
+        if let Some(lane) = self.lane(place) {
+            match reply {
+                Reply::Unanswered => lane.push(slot),
+                Reply::Answered | Reply::Refused => lane.wait(slot, attempts.into(), uptime),
+            }
+        }
+        attempts
+    }
+
+    /// A lease's credential is gone; that is being written down.
+    pub(crate) fn finishing(&mut self, id: &str) {
+        let slot = self.slot(id);
+        match slot.and_then(|slot| self.entry_mut(slot)) {
+            Some(entry) if entry.phase == Phase::Revoking => entry.phase = Phase::Finishing,
+            _ => {}
+        }
+    }
+
+    /// Gives up what is left outside, since somebody said so; true if the lease can end now, false
+    /// if it ends when what is on its way comes back.
+    pub(crate) fn force(&mut self, id: &str) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let Some(entry) = self.entry_mut(slot) else { return false };
+        entry.forced = true;
+        let idle = entry.phase == Phase::Queued;
+        if idle {
+            entry.phase = Phase::Finishing;
+        }
+        idle
+    }
+
+    /// True if what is left of it outside has been given up.
+    pub(crate) fn is_forced(&self, id: &str) -> bool {
+        self.slot(id).and_then(|slot| self.entry(slot)).is_some_and(|entry| entry.forced)
+    }
+}
