@@ -1,0 +1,136 @@
+//! `mssm db`: database connections, roles, and logins that live for minutes.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::call::Call;
+use super::failure::Failure;
+use super::session::Session;
+use super::values;
+
+/// What is done with databases.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Connections to databases
+    #[command(subcommand)]
+    Config(EntryCommand),
+    /// Roles: which SQL makes a login, and how long it lives
+    #[command(subcommand)]
+    Role(EntryCommand),
+    /// Get a new login for a role
+    #[command(after_help = "Examples:
+  mssm db creds app
+  mssm db creds -mount=database -format=json app
+  mssm lease revoke LEASE_ID        ends the login before its time")]
+    Creds(Named),
+}
+
+/// What is done with connections and with roles alike.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EntryCommand {
+    /// Write one
+    #[command(
+        after_help = "What stands on a command line can be seen by others: prefer password=- or password=@FILE.
+
+Examples:
+  mssm db config write main plugin_name=postgresql-database-plugin allowed_roles=app \\
+      connection_url='postgresql://{{username}}:{{password}}@db.example:5432/app' \\
+      username=mssm password=@password.txt
+  mssm db role write app db_name=main creation_statements=@create.sql default_ttl=10m max_ttl=1h"
+    )]
+    Write {
+        #[command(flatten)]
+        named: Named,
+        /// key=value, key=@FILE, key=-, @FILE.json, or - for JSON on standard input
+        #[arg(required = true, value_name = "DATA")]
+        data: Vec<String>,
+    },
+    /// Show one; passwords are never shown
+    Read(Named),
+    /// Name them all
+    List {
+        /// The mount of the database engine
+        #[arg(long, default_value = "db", value_name = "PATH")]
+        mount: String,
+    },
+    /// Delete one
+    Delete(Named),
+}
+
+/// One entry on a mount.
+#[derive(Args, Debug)]
+pub(crate) struct Named {
+    /// The mount of the database engine
+    #[arg(long, default_value = "db", value_name = "PATH")]
+    mount: String,
+    /// Its name
+    name: String,
+}
+
+impl Named {
+    fn path(&self, kind: &str) -> String {
+        format!("{}/{kind}/{}", self.mount.trim_matches('/'), self.name)
+    }
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: &DbCommand, session: &mut Session<'_>) -> Result<(), Failure> {
+    match command {
+        DbCommand::Config(command) => entry("config", command, session),
+        DbCommand::Role(command) => entry("roles", command, session),
+        DbCommand::Creds(named) => session.show(&Call::read(&named.path("creds"))),
+    }
+}
+
+fn entry(kind: &str, command: &EntryCommand, session: &mut Session<'_>) -> Result<(), Failure> {
+    match command {
+        EntryCommand::Write { named, data } => {
+            let path = named.path(kind);
+            let body = Value::Object(values::parse(data, session.input)?);
+            session
+                .carry_out(&Call::write(&path, body), &format!("Success! Data written to: {path}"))
+        }
+        EntryCommand::Read(named) => session.show(&Call::read(&named.path(kind))),
+        EntryCommand::List { mount } => {
+            session.show_names(&format!("{}/{kind}", mount.trim_matches('/')))
+        }
+        EntryCommand::Delete(named) => {
+            let path = named.path(kind);
+            let done = format!("Success! Data deleted (if it existed) at: {path}");
+            session.carry_out(&Call::delete(&path), &done)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::input::ScriptedInput;
+    use crate::cli::session::script::Script;
+
+    fn asked(command: &DbCommand) -> String {
+        let script = Script::new(&[(200, r#"{"data":{"keys":["a"]}}"#)]);
+        script.run(ScriptedInput::new("hunter2"), |session| run(command, session)).unwrap();
+        script.asked.take().concat()
+    }
+
+    fn named(mount: &str) -> Named {
+        Named { mount: mount.to_owned(), name: "app".to_owned() }
+    }
+
+    #[test]
+    fn connections_roles_and_logins_each_have_their_path() {
+        assert_eq!(asked(&DbCommand::Creds(named("db"))), "GET /v1/db/creds/app");
+        let read = DbCommand::Config(EntryCommand::Read(named("/pg/")));
+        assert_eq!(asked(&read), "GET /v1/pg/config/app");
+        let list = DbCommand::Role(EntryCommand::List { mount: "db".to_owned() });
+        assert_eq!(asked(&list), "LIST /v1/db/roles");
+    }
+
+    #[test]
+    fn a_password_can_come_from_standard_input() {
+        let data = vec!["username=u".to_owned(), "password=-".to_owned()];
+        let write = DbCommand::Config(EntryCommand::Write { named: named("db"), data });
+        assert_eq!(asked(&write), r#"PUT /v1/db/config/app {"password":"hunter2","username":"u"}"#);
+    }
+}

@@ -1,0 +1,117 @@
+//! What to do next after a failure: one place, so that every command advises alike.
+
+use super::failure::{Failure, Refusal};
+
+/// Advice after the server refused.
+pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
+    let said = |needle: &str| refusal.texts.iter().any(|text| text.contains(needle));
+    let path = &refusal.path;
+    match refusal.status {
+        307 | 308 => Some("this server is a standby: set MSSM_ADDR to the active one".to_owned()),
+        400 if said("HTTP request to an HTTPS server") => {
+            Some("the server speaks TLS: let MSSM_ADDR begin with https://".to_owned())
+        }
+        400 if said("not initialized") => Some(INITIALISE.to_owned()),
+        400 if said("check-and-set") => Some(
+            "somebody else may have written meanwhile: look at `mssm kv metadata get`, then give the current version as -cas"
+                .to_owned(),
+        ),
+        403 if !refusal.with_token => {
+            Some("no token was sent: run `mssm login`, or set MSSM_TOKEN".to_owned())
+        }
+        403 => Some(format!(
+            "`mssm token capabilities {path}` shows what your token may do there, `mssm token lookup` whether it still lives"
+        )),
+        404 if said("no handler for route") => {
+            Some("nothing is mounted there: `mssm secrets list` shows what is".to_owned())
+        }
+        405 => Some(format!("{path} exists, but does not take {}", refusal.verb)),
+        413 => Some("the request is larger than the server accepts".to_owned()),
+        429 => Some("the server is busy or a quota is used up: wait a little and try again".to_owned()),
+        501 => Some(INITIALISE.to_owned()),
+        503 if said("not initialized") => Some(INITIALISE.to_owned()),
+        503 if said("sealed") => {
+            Some("run `mssm operator unseal` once per share; `mssm status` shows the progress".to_owned())
+        }
+        _ => None,
+    }
+}
+
+const INITIALISE: &str = "the server holds no data yet: run `mssm operator init` once";
+
+/// Names why the server was not reached, with advice; `text` is the transport's own reason.
+pub(crate) fn unreachable(address: &str, text: &str) -> Failure {
+    let low = text.to_ascii_lowercase();
+    let has = |needle: &str| low.contains(needle);
+    let hint = if has("unknownissuer") || has("unknown issuer") {
+        "the server's certificate is not signed by an authority known here: set MSSM_CACERT to the authority's PEM file"
+    } else if has("notvalidforname") || has("not valid for name") {
+        "the server's certificate is for another name: set MSSM_ADDR to a name that the certificate holds"
+    } else if has("expired") {
+        "the server's certificate has expired, or this machine's clock is wrong"
+    } else if has("certificate") {
+        "the server's certificate was refused: check MSSM_CACERT and the name in MSSM_ADDR"
+    } else if has("invalidcontenttype") || has("corrupt message") {
+        "the server does not speak TLS: let MSSM_ADDR begin with http://, on loopback only"
+    } else if has("timeout") || has("timed out") {
+        "the server took too long: check MSSM_ADDR, or raise MSSM_CLIENT_TIMEOUT"
+    } else {
+        "check MSSM_ADDR (or -address), and that the server runs"
+    };
+    Failure::advised(format!("cannot reach {address}: {text}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(status: u16, text: &str, with_token: bool) -> String {
+        for_refusal(&Refusal {
+            status,
+            verb: "PUT",
+            path: "kv/app".to_owned(),
+            with_token,
+            texts: vec![text.to_owned()],
+        })
+        .unwrap_or_default()
+    }
+
+    #[test]
+    fn every_common_refusal_says_what_to_do_next() {
+        let cases = [
+            (503, "Vault is sealed", true, "mssm operator unseal"),
+            (503, "server is not initialized", true, "mssm operator init"),
+            (403, "permission denied", true, "mssm token capabilities kv/app"),
+            (403, "permission denied", false, "mssm login"),
+            (404, "no handler for route \"x\"", true, "mssm secrets list"),
+            (405, "unsupported operation", true, "does not take PUT"),
+            (307, "", true, "MSSM_ADDR"),
+            (400, "check-and-set parameter required for this call", true, "-cas"),
+            (400, "Client sent an HTTP request to an HTTPS server.", true, "https://"),
+        ];
+        for (status, text, with_token, expected) in cases {
+            assert!(hint(status, text, with_token).contains(expected), "{status} {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_gets_no_advice() {
+        assert_eq!(hint(500, "internal", true), "");
+    }
+
+    #[test]
+    fn an_unreached_server_says_which_setting_to_look_at() {
+        let cases = [
+            ("io: Connection refused", "MSSM_ADDR"),
+            ("rustls: invalid peer certificate: UnknownIssuer", "MSSM_CACERT"),
+            ("invalid peer certificate: certificate not valid for name", "another name"),
+            ("received corrupt message of type InvalidContentType", "http://"),
+            ("timeout: global", "MSSM_CLIENT_TIMEOUT"),
+        ];
+        for (text, expected) in cases {
+            let failure = unreachable("https://h", text);
+            assert!(failure.hint().unwrap().contains(expected), "{text}");
+            assert_eq!(failure.code(), 1);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `mssm lease`: how long what was handed out still lives, and ending it early.
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::call::Call;
+use super::failure::Failure;
+use super::session::Session;
+
+/// What is done with leases.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// Show a lease's times
+    Lookup {
+        /// The lease's id
+        id: String,
+    },
+    /// Lengthen a lease
+    #[command(after_help = "Examples:
+  mssm lease renew db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl
+  mssm lease renew -increment=1h db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl")]
+    Renew {
+        /// How long it should live from now on, such as 1h
+        #[arg(long, short = 'i', value_name = "DURATION")]
+        increment: Option<String>,
+        /// The lease's id
+        id: String,
+    },
+    /// End a lease, or all below a prefix
+    #[command(after_help = "Examples:
+  mssm lease revoke db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl
+  mssm lease revoke -prefix db/creds/app
+  mssm lease revoke -prefix -force db/       forgets them even if the database refuses")]
+    Revoke(RevokeArgs),
+    /// Name the leases below a prefix, such as db/creds/app
+    List {
+        /// The prefix
+        prefix: String,
+    },
+    /// Count leases
+    Count {
+        /// Which ones
+        #[arg(long = "type", default_value = "irrevocable", value_name = "TYPE")]
+        kind: String,
+    },
+}
+
+/// Flags of `lease revoke`.
+#[derive(Args, Debug)]
+pub(crate) struct RevokeArgs {
+    /// End every lease that begins with this
+    #[arg(long)]
+    prefix: bool,
+    /// With -prefix: forget the leases even where the login cannot be ended
+    #[arg(long, short = 'f', requires = "prefix")]
+    force: bool,
+    /// Wait until they have ended
+    #[arg(long)]
+    sync: bool,
+    /// The lease's id, or the prefix
+    id: String,
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: &LeaseCommand, session: &mut Session<'_>) -> Result<(), Failure> {
+    match command {
+        LeaseCommand::Lookup { id } => {
+            session.show(&Call::write("sys/leases/lookup", json!({ "lease_id": id })))
+        }
+        LeaseCommand::Renew { increment, id } => {
+            let mut body = Map::from_iter([("lease_id".to_owned(), Value::from(id.as_str()))]);
+            if let Some(increment) = increment {
+                body.insert("increment".to_owned(), Value::from(increment.as_str()));
+            }
+            session.show(&Call::write("sys/leases/renew", Value::Object(body)))
+        }
+        LeaseCommand::Revoke(args) => revoke(args, session),
+        LeaseCommand::List { prefix } => {
+            session.show_names(&format!("sys/leases/lookup/{}", prefix.trim_matches('/')))
+        }
+        LeaseCommand::Count { kind } => {
+            session.show(&Call::read("sys/leases/count").query("type", kind.as_str()))
+        }
+    }
+}
+
+fn revoke(args: &RevokeArgs, session: &mut Session<'_>) -> Result<(), Failure> {
+    let id = args.id.trim_matches('/');
+    let call = match (args.prefix, args.force) {
+        (false, _) => {
+            Call::write("sys/leases/revoke", json!({ "lease_id": id, "sync": args.sync }))
+        }
+        (true, false) => {
+            Call::write(&format!("sys/leases/revoke-prefix/{id}"), json!({ "sync": args.sync }))
+        }
+        (true, true) => Call::write(&format!("sys/leases/revoke-force/{id}"), json!({})),
+    };
+    let done = match (args.prefix, args.sync) {
+        (true, _) => format!("Success! Ended the leases below: {id}"),
+        (false, true) => format!("Success! Ended the lease: {id}"),
+        (false, false) => {
+            format!("All set: the lease ends now or at the server's next attempt: {id}")
+        }
+    };
+    let answer = session.ask(&call)?;
+    drop(answer);
+    session.output.done(&done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::input::ScriptedInput;
+    use crate::cli::session::script::Script;
+
+    fn asked(command: &LeaseCommand) -> String {
+        let script = Script::new(&[(200, r#"{"data":{"keys":["a"]}}"#)]);
+        script.run(ScriptedInput::default(), |session| run(command, session)).unwrap();
+        script.asked.take().concat()
+    }
+
+    fn revoke_args(prefix: bool, force: bool) -> LeaseCommand {
+        LeaseCommand::Revoke(RevokeArgs {
+            prefix,
+            force,
+            sync: true,
+            id: "db/creds/app/".to_owned(),
+        })
+    }
+
+    #[test]
+    fn leases_are_ended_one_by_one_by_prefix_or_by_force() {
+        let cases = [
+            (false, false, r#"PUT /v1/sys/leases/revoke {"lease_id":"db/creds/app","sync":true}"#),
+            (true, false, r#"PUT /v1/sys/leases/revoke-prefix/db/creds/app {"sync":true}"#),
+            (true, true, "PUT /v1/sys/leases/revoke-force/db/creds/app {}"),
+        ];
+        for (prefix, force, expected) in cases {
+            assert_eq!(asked(&revoke_args(prefix, force)), expected);
+        }
+    }
+
+    #[test]
+    fn a_renewal_names_the_lease_in_its_body() {
+        let renew = LeaseCommand::Renew { increment: Some("1h".to_owned()), id: "l/1".to_owned() };
+        assert_eq!(
+            asked(&renew),
+            r#"PUT /v1/sys/leases/renew {"increment":"1h","lease_id":"l/1"}"#
+        );
+    }
+
+    #[test]
+    fn leases_are_listed_by_prefix_and_counted_by_type() {
+        let list = LeaseCommand::List { prefix: "db/creds/app/".to_owned() };
+        assert_eq!(asked(&list), "LIST /v1/sys/leases/lookup/db/creds/app");
+        let count = LeaseCommand::Count { kind: "irrevocable".to_owned() };
+        assert_eq!(asked(&count), "GET /v1/sys/leases/count?type=irrevocable");
+    }
+}
