@@ -161,7 +161,7 @@ impl Answer {
     }
 
     /// With the kind of the mount that answered.
-    pub(crate) fn from_mount(self, mount_type: &'static str) -> Self {
+    pub(crate) fn of_mount(self, mount_type: &'static str) -> Self {
         Self { mount_type, ..self }
     }
 

@@ -175,13 +175,12 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
 
 /// The token, from either header that may carry it.
 fn token(headers: &HeaderMap) -> Option<SecretText> {
-    let value = match headers.get("x-vault-token") {
-        Some(value) => value.to_str().ok()?,
-        None => {
-            let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)?
-        }
+    let value = if let Some(value) = headers.get("x-vault-token") {
+        value.to_str().ok()?
+    } else {
+        let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)?
     };
     let value = value.trim();
     (!value.is_empty()).then(|| SecretText::new(value.to_owned()))

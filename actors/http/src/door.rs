@@ -231,3 +231,14 @@ pub(crate) async fn put<M: Message>(
 ) -> Result<M::Result, Refusal> {
     whom.put(message, deadline).await.map_err(unreachable)
 }
+
+/// Hands over what must happen: carried through even if the caller goes away, and so without a
+/// deadline of its own; the receiver has one, and the request around this has one too.
+pub(crate) async fn commit<M, T, E>(whom: &Port<M>, message: M) -> Result<T, Refusal>
+where
+    M: Message<Result = Result<T, E>> + Send + 'static,
+    M::Result: Send,
+    E: Fault,
+{
+    Ok(whom.commit(message).await.map_err(unreachable)??)
+}

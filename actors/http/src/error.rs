@@ -59,11 +59,6 @@ impl Refusal {
         Self::new(StatusCode::FORBIDDEN, DENIED)
     }
 
-    /// The server has no keys.
-    pub(crate) fn sealed() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Vault is sealed")
-    }
-
     /// A fault of ours.
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
         Self {

@@ -1,5 +1,8 @@
 //! Writing JSON by hand: members in order, raw documents spliced in as they are.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
 use mssm_domain::SecretText;
 
 /// Where a member's text begins; most answers fit without growing, which would leave copies behind.
@@ -103,9 +106,13 @@ impl Object {
         }
     }
 
-    /// A map of texts.
-    pub(crate) fn map<'a>(entries: impl Iterator<Item = (&'a String, &'a String)>) -> Self {
-        entries.fold(Self::new(), |object, (key, value)| object.text(key, value))
+    /// A member that is a map of texts; null if nothing is in it.
+    pub(crate) fn map(self, key: &str, entries: &BTreeMap<String, String>) -> Self {
+        if entries.is_empty() {
+            return self.null(key);
+        }
+        let add = |map: Self, (key, value): (&String, &String)| map.text(key, value);
+        self.object(key, entries.iter().fold(Self::new(), add))
     }
 
     /// The members of another object, as members of this one.
@@ -141,7 +148,9 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
             Some('\n') => out.push_str("\\n"),
             Some('\t') => out.push_str("\\t"),
             Some('\r') => out.push_str("\\r"),
-            Some(other) => out.push_str(&format!("\\u{:04x}", u32::from(other))),
+            Some(other) => {
+                let _ = write!(out, "\\u{:04x}", u32::from(other));
+            }
             None => {}
         }
         rest = chars.as_str();

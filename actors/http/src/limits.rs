@@ -118,13 +118,11 @@ impl Gate {
             return Ok(turn);
         }
         let turn = Arc::clone(&self.turns).acquire_owned();
-        match tokio::time::timeout(self.limits.queue, turn).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => {
-                let text = "too many requests in flight, try again";
-                Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing())
-            }
+        if let Ok(Ok(turn)) = tokio::time::timeout(self.limits.queue, turn).await {
+            return Ok(turn);
         }
+        let text = "too many requests in flight, try again";
+        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing())
     }
 
     /// Reads a body within all bounds.

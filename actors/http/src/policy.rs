@@ -1,6 +1,5 @@
 //! The decision as the front door needs it: which right, and what of the parameters.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use mssm_domain::policy::Capability;
@@ -14,11 +13,14 @@ use crate::resources;
 
 /// Decides; replies the right that was used.
 pub(crate) async fn decide(
-    worker: &Rc<Worker>,
+    worker: &Worker,
     call: &Call,
     authorized: &Authorized,
     mount: Option<&Arc<Mount>>,
 ) -> Result<Capability, Refusal> {
+    if resources::is_own_view(call) {
+        return Ok(Capability::Read);
+    }
     let held = authorized.capabilities;
     let root = authorized.caller.is_root();
     let any = |capability| root || held.has(capability);
@@ -31,7 +33,7 @@ pub(crate) async fn decide(
             // Which of the two it is makes no difference to the decision.
             (true, true) => Capability::Update,
             // Asked only after one of them is held, so that existence is no secret to the caller.
-            _ => call.verb.capability(exists(worker, call, mount).await?),
+            _ => call.verb.capability(exists(worker, call, authorized, mount).await?),
         }
     } else {
         call.verb.capability(true)
@@ -53,13 +55,14 @@ pub(crate) async fn decide(
 }
 
 async fn exists(
-    worker: &Rc<Worker>,
+    worker: &Worker,
     call: &Call,
+    authorized: &Authorized,
     mount: Option<&Arc<Mount>>,
 ) -> Result<bool, Refusal> {
     let Some(mount) = mount else { return Ok(true) };
     let rest = mount.prefix.strip(&call.path).unwrap_or_default();
-    resources::exists(worker, mount, rest).await
+    resources::exists(worker, &authorized.caller, mount, rest).await
 }
 
 /// A value as rules compare it: one spelling of every text, digits untouched.

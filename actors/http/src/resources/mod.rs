@@ -1,17 +1,24 @@
 //! What lies below each path: one file a resource.
 
+mod database;
+mod kv1;
+mod kv2;
+mod leases;
+mod metrics;
+mod mounts;
+mod policies;
 mod seal;
 mod sys;
+mod tokens;
 
-use std::rc::Rc;
-use std::sync::Arc;
-
+use mssm_domain::Caller;
 use mssm_messages::engine::EngineKind;
+use mssm_messages::kv::{Exists, KvPath, Space};
 use mssm_messages::mounts::Mount;
 
 use crate::answer::Answer;
 use crate::call::{Call, Verb};
-use crate::door::Worker;
+use crate::door::{NEAR, Worker, ask};
 use crate::error::Refusal;
 use crate::pipeline::Visit;
 
@@ -32,6 +39,8 @@ pub(crate) enum Open {
     Unseal,
     /// `sys/metrics`, where the configuration opens it.
     Metrics,
+    /// `sys/internal/ui/mounts` without a token.
+    Mounts,
 }
 
 impl Open {
@@ -61,7 +70,8 @@ impl Open {
             Self::ReadInit => seal::read_init(worker).await,
             Self::Init => seal::init(worker, call).await,
             Self::Unseal => seal::unseal(worker, call).await,
-            Self::Metrics => sys::metrics(worker).await,
+            Self::Metrics => Ok(metrics::answer(worker).await),
+            Self::Mounts => mounts::shown_to_all(worker).await,
         }
     }
 }
@@ -70,6 +80,10 @@ impl Open {
 pub(crate) fn open(worker: &Worker, call: &Call) -> Option<Open> {
     if worker.door.about.open_metrics && call.trimmed() == "sys/metrics" {
         return (call.verb == Verb::Read).then_some(Open::Metrics);
+    }
+    if call.token.is_none() && call.verb == Verb::Read && call.trimmed() == "sys/internal/ui/mounts"
+    {
+        return Some(Open::Mounts);
     }
     Open::of(call.trimmed(), call.verb)
 }
@@ -101,16 +115,41 @@ pub(crate) fn changes(visit: &Visit) -> bool {
 
 /// True if what a write would reach is there already; also where nobody can say.
 pub(crate) async fn exists(
-    worker: &Rc<Worker>,
-    mount: &Arc<Mount>,
+    worker: &Worker,
+    caller: &Caller,
+    mount: &Mount,
     rest: &str,
 ) -> Result<bool, Refusal> {
-    let _ = (worker, rest);
-    match mount.kind {
-        EngineKind::Cubbyhole | EngineKind::Kv => Ok(true),
-        EngineKind::Database => Ok(true),
-        EngineKind::System | EngineKind::Token => Ok(true),
+    let kv = |space, path: &str, versioned| {
+        let path = KvPath::parse(path.strip_suffix('/').unwrap_or(path)).ok();
+        let message = path.map(|path| Exists { space, path, versioned });
+        async move {
+            match message {
+                Some(message) => ask(&worker.door.kv.exists, message, NEAR).await,
+                None => Ok(true),
+            }
+        }
+    };
+    let (head, tail) = rest.split_once('/').unwrap_or((rest, ""));
+    match (mount.kind, head) {
+        (EngineKind::Cubbyhole, _) => kv(Space::Token(caller.token, mount.id), rest, false).await,
+        (EngineKind::Kv, "data" | "metadata") if mount.version == 2 => {
+            kv(Space::Mount(mount.id), tail, true).await
+        }
+        (EngineKind::Kv, _) if mount.version == 2 => Ok(true),
+        (EngineKind::Kv, _) => kv(Space::Mount(mount.id), rest, false).await,
+        (EngineKind::Database, "config" | "roles") => {
+            database::exists(worker, mount.id, head == "roles", tail).await
+        }
+        (EngineKind::Database | EngineKind::System | EngineKind::Token, _) => Ok(true),
     }
+}
+
+/// True for what every living token may ask, and is shown only what its policies reach.
+pub(crate) fn is_own_view(call: &Call) -> bool {
+    let path = call.trimmed();
+    call.verb == Verb::Read
+        && (path == "sys/internal/ui/mounts" || path.starts_with("sys/internal/ui/mounts/"))
 }
 
 /// Has the resource answer.
@@ -120,9 +159,10 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
     }
     let answer = match visit.mount.kind {
         EngineKind::System => sys::answer(visit).await,
-        EngineKind::Token | EngineKind::Cubbyhole | EngineKind::Kv | EngineKind::Database => {
-            Err(Refusal::unsupported_path())
-        }
+        EngineKind::Token => tokens::answer(visit).await,
+        EngineKind::Database => database::answer(visit).await,
+        EngineKind::Kv if visit.mount.version == 2 => kv2::answer(visit).await,
+        EngineKind::Cubbyhole | EngineKind::Kv => kv1::answer(visit).await,
     }?;
-    Ok(answer.from_mount(visit.mount.kind.name()))
+    Ok(answer.of_mount(visit.mount.kind.name()))
 }

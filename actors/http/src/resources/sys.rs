@@ -2,33 +2,82 @@
 
 use crate::answer::Answer;
 use crate::call::Verb;
-use crate::door::{FAR, Worker, put};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
-use crate::resources::seal;
+use crate::resources::{leases, metrics, mounts, policies, seal};
 
 /// Answers below `sys/`.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
-    let verb = visit.call.verb;
     let path = visit.trimmed();
-    let (head, _rest) = path.split_once('/').unwrap_or((path, ""));
-    match (head, path) {
-        (_, "seal") => seal::seal(visit).await,
-        (_, "key-status") => seal::key_status(visit).await,
-        (_, "rotate" | "rotate/keyring") => seal::rotate(visit).await,
-        (_, "metrics") if verb == Verb::Read => metrics(&visit.worker).await,
-        (_, "health" | "leader" | "init" | "unseal" | "seal-status" | "metrics") => {
-            Err(Refusal::unsupported_operation())
+    let (head, rest) = path.split_once('/').unwrap_or((path, ""));
+    let second = |prefix: &str| {
+        let below = rest.strip_prefix(prefix)?;
+        if below.is_empty() { Some("") } else { below.strip_prefix('/') }
+    };
+    match head {
+        "mounts" => mounts::answer(visit, rest, false).await,
+        "auth" => mounts::answer(visit, rest, true).await,
+        "policy" => policies::answer(visit, rest, true).await,
+        "policies" => match second("acl") {
+            Some(name) => policies::answer(visit, name, false).await,
+            None => Err(Refusal::unsupported_path()),
+        },
+        "capabilities" if rest.is_empty() => policies::capabilities(visit, "token").await,
+        "capabilities-self" if rest.is_empty() => policies::capabilities(visit, "self").await,
+        "capabilities-accessor" if rest.is_empty() => {
+            policies::capabilities(visit, "accessor").await
         }
+        "leases" if !rest.is_empty() => leases::answer(visit, rest).await,
+        "renew" | "revoke" | "revoke-prefix" | "revoke-force" => leases::answer(visit, path).await,
+        "internal" => match (second("ui/mounts"), rest) {
+            (Some(path), _) => mounts::shown(visit, path).await,
+            (None, "ui/resultant-acl") => mounts::resultant_acl(visit).await,
+            (None, _) => Err(Refusal::unsupported_path()),
+        },
+        _ => single(visit, path).await,
+    }
+}
+
+/// The paths without anything below them.
+async fn single(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
+    let verb = visit.call.verb;
+    match path {
+        "seal" => seal::seal(visit).await,
+        "key-status" => seal::key_status(visit).await,
+        "rotate" | "rotate/keyring" => seal::rotate(visit).await,
+        "metrics" if verb == Verb::Read => Ok(metrics::answer(&visit.worker).await),
+        "audit" if matches!(verb, Verb::Read | Verb::List) => Ok(audit(visit)),
+        "version-history" if verb == Verb::List => Ok(version_history(visit)),
+        "ha-status" if verb == Verb::Read => Ok(Answer::double(Object::new().raw("nodes", "[]"))),
+        "health" | "leader" | "init" | "unseal" | "seal-status" | "metrics" | "audit"
+        | "version-history" | "ha-status" => Err(Refusal::unsupported_operation()),
         _ => Err(Refusal::unsupported_path()),
     }
 }
 
-/// GET `sys/metrics`.
-pub(crate) async fn metrics(worker: &Worker) -> Result<Answer, Refusal> {
-    let _ = put(&worker.door.audit.status, mssm_messages::audit::ReadStatus, FAR).await;
-    Ok(Answer::plain(String::new()))
+/// GET `sys/audit`: the one log, set up in the configuration.
+fn audit(visit: &Visit) -> Answer {
+    let options = Object::new().text("file_path", &visit.worker.door.about.audit_path);
+    let device = Object::new()
+        .text("description", "")
+        .flag("local", false)
+        .object("options", options)
+        .text("path", "file/")
+        .text("type", "file");
+    Answer::double(Object::new().object("file/", device))
+}
+
+fn version_history(visit: &Visit) -> Answer {
+    let entry = Object::new()
+        .text("build_date", "")
+        .null("previous_version")
+        .text("timestamp_installed", &visit.worker.door.about.started_at.rfc3339());
+    Answer::data(
+        Object::new()
+            .object("key_info", Object::new().object(seal::VERSION, entry))
+            .texts("keys", [seal::VERSION]),
+    )
 }
 
 /// Any path with `?help=1`.

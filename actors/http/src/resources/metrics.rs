@@ -1,0 +1,81 @@
+//! `sys/metrics`: Prometheus' text format, written by hand.
+
+use std::fmt::Write;
+
+use mssm_messages::audit::ReadStatus;
+use mssm_messages::lease::Count;
+use mssm_messages::seal::Status;
+
+use crate::answer::Answer;
+use crate::door::{NEAR, Worker, put};
+
+/// The text being written.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.head(name, kind, help);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+}
+
+/// GET `sys/metrics`. What does not answer is left out.
+pub(crate) async fn answer(worker: &Worker) -> Answer {
+    let mut page = Page::default();
+    front_door(&mut page, worker);
+    let door = &worker.door;
+    if let Ok(Ok(status)) = put(&door.seal.status, Status, NEAR).await {
+        let help = "1 while the server has its keys.";
+        page.one("mssm_core_unsealed", "gauge", help, u64::from(!status.sealed));
+    }
+    if let Ok(Ok(status)) = put(&door.audit.status, ReadStatus, NEAR).await {
+        let help = "1 while the audit log cannot be written, so that requests are refused.";
+        page.one("mssm_audit_blocked", "gauge", help, u64::from(status.blocked.is_some()));
+        page.one("mssm_audit_lines_total", "counter", "Lines written.", status.lines);
+        page.one("mssm_audit_syncs_total", "counter", "Syncs to disk.", status.syncs);
+    }
+    if let Ok(Ok(counts)) = put(&door.leases.count, Count, NEAR).await {
+        page.head("mssm_leases", "gauge", "Leases by state.");
+        for (state, number) in
+            [("active", counts.active), ("pending", counts.pending), ("ending", counts.ending)]
+        {
+            let _ = writeln!(page.0, "mssm_leases{{state=\"{state}\"}} {number}");
+        }
+        let help = "Leases whose revocation has failed at least once and is tried on.";
+        page.one("mssm_leases_overdue", "gauge", help, counts.overdue);
+        page.one("mssm_leases_issued_total", "counter", "Issued.", counts.issued_total);
+        page.one("mssm_leases_ended_total", "counter", "Ended.", counts.ended_total);
+        let help = "Failed tries to revoke.";
+        page.one("mssm_lease_revocation_failures_total", "counter", help, counts.failures_total);
+        let help = "Lease records that cannot be read.";
+        page.one("mssm_leases_unreadable", "gauge", help, counts.unreadable);
+    }
+    Answer::plain(page.0)
+}
+
+fn front_door(page: &mut Page, worker: &Worker) {
+    let about = &worker.door.about;
+    page.head("mssm_build_info", "gauge", "The version, always 1.");
+    let version = env!("CARGO_PKG_VERSION");
+    let _ = writeln!(page.0, "mssm_build_info{{version=\"{version}\"}} 1");
+    let help = "When the server started, in seconds since 1970.";
+    page.one("mssm_start_time_seconds", "gauge", help, about.started_at.unix_secs());
+    let metrics = &worker.metrics;
+    page.head("mssm_http_requests_total", "counter", "Answers by class of status.");
+    for (class, number) in metrics.classes() {
+        let _ = writeln!(page.0, "mssm_http_requests_total{{status=\"{class}xx\"}} {number}");
+    }
+    page.head("mssm_http_request_seconds_total", "counter", "Time spent on requests.");
+    let _ = writeln!(page.0, "mssm_http_request_seconds_total {:.6}", metrics.seconds());
+    let panics = metrics.panics();
+    page.one("mssm_http_panics_total", "counter", "Panics caught.", panics);
+    let in_flight = u64::try_from(worker.gate.in_flight()).unwrap_or(u64::MAX);
+    page.one("mssm_http_requests_in_flight", "gauge", "Requests worked on.", in_flight);
+    let bytes = u64::try_from(worker.gate.bytes_in_flight()).unwrap_or(u64::MAX);
+    page.one("mssm_http_body_bytes_in_flight", "gauge", "Bytes of request bodies.", bytes);
+}
