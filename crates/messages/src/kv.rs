@@ -15,8 +15,8 @@ use crate::{BarrierError, Panicked};
 pub enum Space {
     /// Everybody's, as policy allows.
     Mount(MountId),
-    /// One token's.
-    Token(TokenId),
+    /// One token's, in one cubbyhole mount.
+    Token(TokenId, MountId),
 }
 
 impl Space {
@@ -24,7 +24,9 @@ impl Space {
     pub fn folder(self) -> RecordPath {
         match self {
             Self::Mount(mount) => RecordPath::new(&["kv1", &mount.to_string()]),
-            Self::Token(token) => crate::access::cubbyhole_folder(token),
+            Self::Token(token, mount) => {
+                crate::access::cubbyhole_folder(token).child(&mount.to_string())
+            }
         }
     }
 }
