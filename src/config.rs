@@ -19,6 +19,13 @@ pub use database::{DatabaseSettings, Databases};
 /// The environment, as a map, so that tests need none.
 pub type Environment = BTreeMap<String, String>;
 
+/// The environment of this process; variables that are not UTF-8 are none of ours.
+pub fn process_environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 /// What is wrong with the settings, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -1,1 +1,38 @@
 //! MSSM: the Minimal Secure Secrets Manager.
+//!
+//! The rooms are crates (`crates/`, `actors/`); this library knows them all: it reads the settings
+//! ([`config`]), starts and links the actors ([`wiring`]), and is the command line ([`cli`]).
+
+use std::path::{Path, PathBuf};
+
+mod chronicle;
+pub mod cli;
+mod clock;
+pub mod config;
+mod databases;
+mod offline;
+mod serve;
+pub mod wiring;
+
+/// Runs the server described by the file at `config` until it is told to stop.
+///
+/// `dev_tls` asks for a self-signed certificate, for development. The error is for the operator's eyes.
+pub fn server_main(config: Option<&Path>, dev_tls: bool) -> Result<(), String> {
+    let mut environment = config::process_environment();
+    if dev_tls {
+        environment.insert("MSSM_SERVER_TLS_SELF_SIGNED".to_owned(), "true".to_owned());
+    }
+    serve::run(config, &environment)
+}
+
+/// Checks the store named by the configuration at `config`; answers a report for the operator.
+pub fn storage_check(config: Option<&Path>) -> Result<String, String> {
+    offline::storage_check(config, &config::process_environment())
+}
+
+/// Verifies audit `files` with the public key alone (`key` is a file's path or the key's text).
+///
+/// Answers a report for the operator; the error names the first line that does not hold.
+pub fn audit_verify(key: &str, files: &[PathBuf]) -> Result<String, String> {
+    offline::audit_verify(key, files)
+}

@@ -1,0 +1,102 @@
+//! Runs the server from its settings to its last answer.
+
+use std::path::Path;
+
+use mssm_messages::seal::{AutoUnseal, SealNow};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::chronicle::Note;
+use crate::config::{Config, Environment, LogConfig};
+use crate::wiring::{self, Server};
+
+/// The exit code after a fault that only a restart can mend (`EX_SOFTWARE`).
+const BROKEN: i32 = 70;
+
+/// Runs the server that a file and the environment describe until it is told to stop.
+pub fn run(file: Option<&Path>, environment: &Environment) -> Result<(), String> {
+    mssm_locked::harden_process().map_err(|error| error.to_string())?;
+    let config = Config::load(file, environment).map_err(|error| error.to_string())?;
+    log_to_standard_error(&config.log);
+    // Two providers could be compiled in by what others depend on: ours is chosen before first use.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    actix::System::new().block_on(async {
+        let server = wiring::start(config).await.map_err(|error| error.to_string())?;
+        watch(server).await
+    })
+}
+
+/// Serves until a signal or a fault ends it.
+async fn watch(mut server: Server) -> Result<(), String> {
+    let unusable = |error: std::io::Error| format!("cannot wait for signals: {error}");
+    let mut hangup = signal(SignalKind::hangup()).map_err(unusable)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(unusable)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unusable)?;
+    for address in &server.http.addresses {
+        tracing::info!(%address, "listening");
+    }
+    note(&server, "server-started").await;
+    unseal_by_itself(&server).await;
+    loop {
+        tokio::select! {
+            ended = &mut server.http.server => {
+                return ended.map_err(|error| format!("the front door ended: {error}"));
+            }
+            reason = &mut server.poisoned => {
+                return give_up(&server, reason.unwrap_or_default()).await;
+            }
+            () = received(&mut hangup) => match server.certificate.reload() {
+                Ok(()) => tracing::info!("certificate read again"),
+                Err(error) => tracing::error!(%error, "the certificate in force stays"),
+            },
+            () = received(&mut terminate) => break,
+            () = received(&mut interrupt) => break,
+        }
+    }
+    tracing::info!("stopping");
+    note(&server, "server-stopping").await;
+    server.stop().await;
+    Ok(())
+}
+
+async fn received(signal: &mut Signal) {
+    if signal.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// With a static key the server opens itself; without one it says that it waits.
+async fn unseal_by_itself(server: &Server) {
+    match server.seal.send(AutoUnseal).await {
+        Ok(Ok(status)) if !status.sealed => tracing::info!("unsealed with the static key"),
+        Ok(Ok(status)) if !status.initialized => {
+            tracing::info!("not initialised: run mssm operator init");
+        }
+        Ok(Ok(_)) => tracing::info!("sealed: run mssm operator unseal"),
+        Ok(Err(error)) => tracing::error!(%error, "stays sealed"),
+        Err(error) => tracing::error!(%error, "stays sealed"),
+    }
+}
+
+/// The audit log may be blocked: the server then starts all the same, and refuses requests.
+async fn note(server: &Server, name: &'static str) {
+    let details = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    if let Ok(Err(error)) = server.chronicle.send(Note { name, details }).await {
+        tracing::error!(%error, "not written to the audit log");
+    }
+}
+
+/// The store cannot be trusted any more: wipe the keys and end, so that a restart reads what is
+/// really on the disk.
+async fn give_up(server: &Server, reason: String) -> Result<(), String> {
+    tracing::error!(reason, "the store failed, sealing and ending");
+    let _ = server.seal.send(SealNow).await;
+    std::process::exit(BROKEN)
+}
+
+fn log_to_standard_error(config: &LogConfig) {
+    let filter = EnvFilter::new(&config.level);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second logger can only be one that a test has set.
+    let _ = if config.json { builder.json().try_init() } else { builder.try_init() };
+}

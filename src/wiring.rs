@@ -1,0 +1,318 @@
+//! Starts, links and stops the actors: the only place that knows all of them.
+//!
+//! Leaves first: audit and storage have threads of their own, the owners of small state share the
+//! system arbiter, leases and databases have one arbiter each, and every HTTP worker starts its own
+//! replicas. Nobody knows anybody but by the ports handed over here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Arbiter};
+use mssm_access::{AccessKeeper, AccessReplica};
+use mssm_audit::{AuditWriter, FileBackend};
+use mssm_domain::{BootId, Clock, Random, generate_uuid};
+use mssm_http::{
+    About, AuditPorts, Certificate, FrontDoor, LeasePorts, Limits, MinterPorts, Running, SealPorts,
+    ServerConfig,
+};
+use mssm_kv::KvEngine;
+use mssm_lease::{LeaseConfig, LeaseManager};
+use mssm_messages::engine::{DynamicSecretsEngine, EngineKind};
+use mssm_messages::keys::KeysPort;
+use mssm_messages::kv::KvPorts;
+use mssm_messages::seal::{SealNow, Stages};
+use mssm_messages::storage::StoragePort;
+use mssm_messages::{Barrier, Port};
+use mssm_minter::{Minter, MinterConfig};
+use mssm_mounts::{MountKeeper, MountReplica};
+use mssm_seal::{KeeperConfig, KeyReplica, Link, RootKeySource, SealKeeper};
+use mssm_storage::{StorageHandle, StorageKind};
+use tokio::sync::oneshot;
+
+use crate::chronicle::Chronicle;
+use crate::clock::{OsRandom, SystemClock};
+use crate::config::{Config, LimitsConfig, SealConfig, TlsConfig};
+use crate::databases::ConfiguredDatabases;
+
+/// How long requests in flight may take when the server is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the server did not start, for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error("storage: {0}")]
+    Storage(#[from] mssm_storage::OpenError),
+    /// The certificate.
+    #[error("tls: {0}")]
+    Tls(#[from] mssm_http::TlsError),
+    /// The socket.
+    #[error(transparent)]
+    Listen(#[from] mssm_http::ServerError),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// An actor ended while it was being linked.
+    #[error("cannot start: an actor ended at once")]
+    Linking,
+}
+
+/// The running actors, as far as whoever watches over them needs them.
+pub struct Server {
+    /// The front door.
+    pub http: Running,
+    /// The certificate, to be read again on SIGHUP.
+    pub certificate: Arc<Certificate>,
+    /// The seal keeper.
+    pub seal: Addr<SealKeeper>,
+    /// Says why the store stopped taking writes, once.
+    pub poisoned: oneshot::Receiver<String>,
+    /// What the server does by itself is written down through it.
+    pub chronicle: Addr<Chronicle>,
+    storage: StorageHandle,
+    audit: JoinHandle<()>,
+}
+
+/// What every actor is given.
+#[derive(Clone)]
+struct Ground {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    storage: StoragePort,
+    seal: Addr<SealKeeper>,
+}
+
+impl Ground {
+    /// A key replica on the current arbiter, and the barrier over it.
+    fn barrier(&self) -> (KeysPort, Barrier) {
+        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+        let keys = KeyReplica::start(&self.seal, clock, random);
+        (keys.clone(), Barrier::new(keys, self.storage.clone()))
+    }
+}
+
+/// Starts everything; the server is sealed, and listens when this returns.
+pub async fn start(config: Config) -> Result<Server, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(OsRandom);
+    let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
+    let (poison, poisoned) = oneshot::channel();
+    let (storage, storage_handle) = mssm_storage::open(&config.storage, move |reason| {
+        let _ = poison.send(reason);
+    })?;
+    let certificate = certificate(&config)?;
+    let (audit, audit_thread) =
+        AuditWriter::start(FileBackend::new(&config.audit_file), Arc::clone(&clock))?;
+
+    let root_key = match config.seal {
+        SealConfig::Shamir => RootKeySource::Shamir,
+        SealConfig::Static(key) => RootKeySource::Static(key),
+    };
+    let seal = SealKeeper::new(KeeperConfig {
+        root_key,
+        storage: storage.clone(),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+    })
+    .start();
+    let ground = Ground { clock, random, storage, seal: seal.clone() };
+    let minter = start_minter(&ground, boot).await?;
+    let lease = start_lease(&ground, boot, &minter, audit.append.clone()).await?;
+
+    let (keys, barrier) = ground.barrier();
+    let access = AccessKeeper::new(
+        barrier.clone(),
+        lease.clone().into(),
+        Arc::clone(&ground.clock),
+        Arc::clone(&ground.random),
+    )
+    .start();
+    let engines = unmount_ports(&minter, &KvEngine::new(barrier.clone(), Arc::clone(&ground.clock)).start());
+    let mounts = MountKeeper::new(
+        barrier,
+        lease.clone().into(),
+        engines,
+        Arc::clone(&ground.random),
+    )
+    .start();
+    let chronicle = Chronicle::new(audit.append.clone(), Arc::clone(&ground.clock)).start();
+    let table = MountReplica::start(&mounts).table;
+    let configured = ConfiguredDatabases::new(config.databases, table, minter.clone().into()).start();
+    drop(keys);
+
+    let stages = Stages {
+        founders: vec![mounts.clone().recipient(), access.clone().recipient()],
+        openers: vec![
+            mounts.clone().recipient(),
+            access.clone().recipient(),
+            minter.clone().recipient(),
+            configured.recipient(),
+            lease.clone().recipient(),
+            chronicle.clone().recipient(),
+        ],
+        closers: vec![
+            mounts.clone().recipient(),
+            access.clone().recipient(),
+            minter.clone().recipient(),
+            lease.clone().recipient(),
+            chronicle.clone().recipient(),
+        ],
+    };
+    let link = Link { stages, audit: Some(audit.install.clone()) };
+    seal.send(link).await.map_err(|_| StartError::Linking)?;
+
+    let about = Arc::new(About {
+        storage_type: storage_name(config.storage.kind),
+        audit_path: config.audit_file.display().to_string(),
+        open_metrics: config.limits.open_metrics,
+        boot,
+        started_at: ground.clock.now(),
+    });
+    let audit_ports = AuditPorts { append: audit.append, status: audit.status };
+    let owners = Owners { access, mounts, lease, minter, seal: seal.clone() };
+    let server_config = ServerConfig {
+        listen: vec![config.address],
+        workers: std::thread::available_parallelism().map_or(2, usize::from),
+        certificate: Arc::clone(&certificate),
+        limits: limits(&config.limits),
+        drain: DRAIN,
+    };
+    let http = mssm_http::serve(server_config, move || {
+        front_door(&ground, &owners, audit_ports.clone(), Arc::clone(&about))
+    })?;
+    Ok(Server {
+        http,
+        certificate,
+        seal,
+        poisoned,
+        chronicle,
+        storage: storage_handle,
+        audit: audit_thread,
+    })
+}
+
+/// The owners, whom every worker's front door reaches across arbiters.
+#[derive(Clone)]
+struct Owners {
+    access: Addr<AccessKeeper>,
+    mounts: Addr<MountKeeper>,
+    lease: Addr<LeaseManager>,
+    minter: Addr<Minter>,
+    seal: Addr<SealKeeper>,
+}
+
+/// Starts one HTTP worker's replicas, on the worker's own arbiter.
+fn front_door(ground: &Ground, owners: &Owners, audit: AuditPorts, about: Arc<About>) -> FrontDoor {
+    let (keys, barrier) = ground.barrier();
+    let kv = KvEngine::new(barrier.clone(), Arc::clone(&ground.clock)).start();
+    FrontDoor {
+        access: AccessReplica::start(&owners.access, barrier, Arc::clone(&ground.clock)),
+        tokens: AccessKeeper::ports(&owners.access),
+        mounts: MountReplica::start(&owners.mounts),
+        kv: KvPorts::new(&kv),
+        keys,
+        leases: LeasePorts::new(&owners.lease),
+        minter: MinterPorts::new(&owners.minter),
+        seal: SealPorts::new(&owners.seal),
+        audit,
+        clock: Arc::clone(&ground.clock),
+        random: Arc::clone(&ground.random),
+        about,
+    }
+}
+
+/// Starts the minter on an arbiter of its own.
+async fn start_minter(ground: &Ground, boot: BootId) -> Result<Addr<Minter>, StartError> {
+    let ground = ground.clone();
+    on_arbiter(move || {
+        let (_, barrier) = ground.barrier();
+        Minter::new(MinterConfig { boot }, barrier, ground.clock, ground.random).start()
+    })
+    .await
+}
+
+/// Starts the lease manager on an arbiter of its own.
+async fn start_lease(
+    ground: &Ground,
+    boot: BootId,
+    minter: &Addr<Minter>,
+    audit: Port<mssm_messages::audit::Append>,
+) -> Result<Addr<LeaseManager>, StartError> {
+    let ground = ground.clone();
+    let engines = BTreeMap::from([(EngineKind::Database, Minter::ports(minter))]);
+    on_arbiter(move || {
+        let (_, barrier) = ground.barrier();
+        let config = LeaseConfig { boot };
+        LeaseManager::new(config, barrier, engines, audit, ground.clock, ground.random).start()
+    })
+    .await
+}
+
+async fn on_arbiter<A: Actor>(
+    start: impl FnOnce() -> Addr<A> + Send + 'static,
+) -> Result<Addr<A>, StartError> {
+    let (reply, address) = oneshot::channel();
+    Arbiter::new().spawn_fn(move || {
+        let _ = reply.send(start());
+    });
+    address.await.map_err(|_| StartError::Linking)
+}
+
+/// Who forgets what when a mount of each kind is taken away.
+fn unmount_ports(
+    minter: &Addr<Minter>,
+    kv: &Addr<KvEngine>,
+) -> BTreeMap<EngineKind, Port<mssm_messages::engine::Unmount>> {
+    BTreeMap::from([
+        (EngineKind::Database, minter.clone().into()),
+        (EngineKind::Kv, kv.clone().into()),
+        (EngineKind::Cubbyhole, kv.clone().into()),
+    ])
+}
+
+fn certificate(config: &Config) -> Result<Arc<Certificate>, StartError> {
+    Ok(match &config.tls {
+        TlsConfig::Files { certificate, key } => Certificate::load(certificate, key)?,
+        TlsConfig::SelfSigned => {
+            let host = config.address.ip().to_string();
+            let (certificate, key) = mssm_http::ensure_self_signed(&config.storage.folder, &host)?;
+            Certificate::load(certificate, key)?
+        }
+    })
+}
+
+fn limits(set: &LimitsConfig) -> Limits {
+    let default = Limits::default();
+    Limits {
+        body_bytes: set.body_bytes.unwrap_or(default.body_bytes),
+        bodies_bytes: set.bodies_in_flight_bytes.unwrap_or(default.bodies_bytes),
+        requests: set.requests_in_flight.unwrap_or(default.requests),
+        ..default
+    }
+}
+
+const fn storage_name(kind: StorageKind) -> &'static str {
+    match kind {
+        StorageKind::Embedded => "embedded",
+        StorageKind::File => "file",
+        StorageKind::Memory => "inmem",
+    }
+}
+
+impl Server {
+    /// Answers what is in flight, seals, and lets the store and the log finish what they have.
+    pub async fn stop(self) {
+        let Self { http, certificate: _, seal, poisoned: _, chronicle, storage, audit } = self;
+        http.handle.stop(true).await;
+        if let Err(error) = seal.send(SealNow).await.unwrap_or(Ok(())) {
+            tracing::warn!(%error, "sealing while stopping");
+        }
+        drop((seal, chronicle));
+        storage.shutdown().await;
+        // The log's thread ends with its last port, which an actor may still hold: every line was
+        // durable when it was answered, so there is nothing to wait for.
+        drop(audit);
+    }
+}
