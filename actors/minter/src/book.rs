@@ -1,0 +1,309 @@
+//! What the minter knows while the server is open: definitions in use, and what it has under way.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mssm_domain::{BootId, Clock, ClusterId, ConnectionId, LeaseId, MountId, Random, RecordPath};
+use mssm_messages::engine::EngineError;
+use mssm_messages::keys::KeyError;
+use mssm_messages::lease::CountTarget;
+use mssm_messages::{Barrier, BarrierError, Changes, Port};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::engine::Dialer;
+use crate::pool::{Backend, Facts, Sessions};
+use crate::record::{ConnectionRecord, RecordError, RoleRecord, decode, encode};
+use crate::rolecheck::says;
+use crate::spec::{Lane, Spec, application_name};
+use crate::statements::split_all;
+
+/// How many sessions end logins at once, on each connection.
+const REVOKE_SESSIONS: usize = 4;
+/// How long the lease manager may take to count.
+const COUNT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A connection in use: its definition and its lanes.
+pub(crate) struct Target {
+    pub(crate) record: ConnectionRecord,
+    version: u64,
+    /// Which server it leads to, once that is known.
+    server: RefCell<Option<String>>,
+    pub(crate) mint: Sessions,
+    pub(crate) revoke: Sessions,
+    warmed: Cell<bool>,
+}
+
+impl Target {
+    /// False if the session leads to another server than the connection did.
+    pub(crate) fn is_same_server(&self, seen: &Facts) -> bool {
+        match (self.server.borrow().as_ref(), &seen.system_identifier) {
+            (Some(known), Some(seen)) => known == seen,
+            _ => true,
+        }
+    }
+
+    /// Has a session for revocation opened, once: a user who takes all slots of the server must
+    /// not be able to shut it out.
+    pub(crate) fn warm(self: &Rc<Self>) {
+        if !self.warmed.replace(true) {
+            let target = Rc::clone(self);
+            actix_rt::spawn(async move {
+                if let Err(error) = target.revoke.lend().await {
+                    tracing::warn!(?error, "no session for revocation could be opened ahead");
+                    target.warmed.set(false);
+                }
+            });
+        }
+    }
+}
+
+/// A role in use: its definition, read and split.
+pub(crate) struct Role {
+    pub(crate) record: RoleRecord,
+    pub(crate) version: u64,
+    pub(crate) statements: Vec<String>,
+    /// True if a statement sets a connection limit.
+    pub(crate) limits: bool,
+    /// True if a statement sets an end.
+    pub(crate) ends: bool,
+}
+
+#[derive(Default)]
+struct State {
+    cluster: Option<ClusterId>,
+    /// Counts the changes of definitions, so that what was read before one is not kept after it.
+    changes: u64,
+    targets: HashMap<(MountId, String), Rc<Target>>,
+    roles: HashMap<(MountId, String), Rc<Role>>,
+    /// SQL that was sent and whose outcome is not known: which backend has it.
+    under_way: HashMap<LeaseId, Backend>,
+}
+
+/// Shared by the minter's own tasks, on its one thread; never borrowed across an await.
+pub(crate) struct Book {
+    pub(crate) boot: BootId,
+    pub(crate) barrier: Barrier,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) leases: Arc<OnceLock<Port<CountTarget>>>,
+    state: RefCell<State>,
+}
+
+/// Where a connection's definition lies.
+pub(crate) fn connection_path(mount: MountId, name: &str) -> RecordPath {
+    RecordPath::new(&["db", &mount.to_string(), "config", name])
+}
+
+/// Where a role's definition lies.
+pub(crate) fn role_path(mount: MountId, name: &str) -> RecordPath {
+    RecordPath::new(&["db", &mount.to_string(), "role", name])
+}
+
+/// A record of ours that cannot be read is damage.
+pub(crate) fn damaged(error: RecordError) -> EngineError {
+    tracing::error!(%error, "a definition cannot be read");
+    EngineError::Barrier(BarrierError::Key(KeyError::Damaged))
+}
+
+impl Book {
+    pub(crate) fn new(
+        boot: BootId,
+        leases: Arc<OnceLock<Port<CountTarget>>>,
+        barrier: Barrier,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        dialer: Arc<dyn Dialer>,
+    ) -> Self {
+        Self { boot, barrier, clock, random, dialer, leases, state: RefCell::default() }
+    }
+
+    /// Begins to serve a store.
+    pub(crate) fn open(&self, cluster: ClusterId) {
+        self.state.borrow_mut().cluster = Some(cluster);
+    }
+
+    /// Forgets every secret and closes every session.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.borrow_mut();
+        state.cluster = None;
+        state.changes += 1;
+        state.roles.clear();
+        for (_, target) in state.targets.drain() {
+            target.mint.close();
+            target.revoke.close();
+        }
+    }
+
+    /// The store that is open; an error while sealed.
+    pub(crate) fn cluster(&self) -> Result<ClusterId, EngineError> {
+        let sealed = || EngineError::Barrier(BarrierError::Key(KeyError::Sealed));
+        self.state.borrow().cluster.ok_or_else(sealed)
+    }
+
+    /// Forgets a connection that changes. Whoever uses it goes on to the end; then its sessions
+    /// close.
+    pub(crate) fn forget_connection(&self, mount: MountId, name: &str) {
+        let mut state = self.state.borrow_mut();
+        state.changes += 1;
+        state.targets.remove(&(mount, name.to_owned()));
+    }
+
+    /// Forgets a role that changes.
+    pub(crate) fn forget_role(&self, mount: MountId, name: &str) {
+        let mut state = self.state.borrow_mut();
+        state.changes += 1;
+        state.roles.remove(&(mount, name.to_owned()));
+    }
+
+    /// Forgets everything of a mount.
+    pub(crate) fn forget_mount(&self, mount: MountId) {
+        let mut state = self.state.borrow_mut();
+        state.changes += 1;
+        state.roles.retain(|(of, _), _| *of != mount);
+        state.targets.retain(|(of, _), _| *of != mount);
+    }
+
+    /// Notes that a lease's SQL is sent, and to whom.
+    pub(crate) fn begin(&self, lease: &LeaseId, backend: Backend) {
+        self.state.borrow_mut().under_way.insert(lease.clone(), backend);
+    }
+
+    /// Notes that the outcome of a lease's SQL is known.
+    pub(crate) fn settle(&self, lease: &LeaseId) {
+        self.state.borrow_mut().under_way.remove(lease);
+    }
+
+    /// Who has a lease's SQL, if its outcome is not known.
+    pub(crate) fn under_way(&self, lease: &LeaseId) -> Option<Backend> {
+        self.state.borrow().under_way.get(lease).cloned()
+    }
+
+    /// A connection, ready to be used.
+    pub(crate) async fn target(
+        &self,
+        mount: MountId,
+        name: &str,
+    ) -> Result<Option<Rc<Target>>, EngineError> {
+        let cluster = self.cluster()?;
+        let key = (mount, name.to_owned());
+        let (known, changes) = {
+            let state = self.state.borrow();
+            (state.targets.get(&key).cloned(), state.changes)
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let path = connection_path(mount, name);
+        let Some((version, record)) = self.read::<ConnectionRecord>(&path).await? else {
+            return Ok(None);
+        };
+        let target = Rc::new(self.prepare_target(cluster, version, record)?);
+        let mut state = self.state.borrow_mut();
+        if state.changes == changes {
+            // Two that read at once must not keep two pools.
+            let kept = state.targets.entry(key).or_insert(target);
+            return Ok(Some(Rc::clone(kept)));
+        }
+        Ok(Some(target))
+    }
+
+    fn prepare_target(
+        &self,
+        cluster: ClusterId,
+        version: u64,
+        record: ConnectionRecord,
+    ) -> Result<Target, EngineError> {
+        let lane = |lane, bound| {
+            let spec = Spec::new(&record, &application_name(cluster, self.boot, lane), lane)?;
+            Sessions::new(Arc::clone(&self.dialer), spec, Arc::clone(&self.clock), bound)
+        };
+        let bound = usize::try_from(record.max_open_connections).unwrap_or(1);
+        let mint = lane(Lane::Mint, bound).map_err(EngineError::Invalid)?;
+        let revoke = lane(Lane::Revoke, REVOKE_SESSIONS).map_err(EngineError::Invalid)?;
+        let server = RefCell::new(record.system_identifier.clone());
+        Ok(Target { record, version, server, mint, revoke, warmed: Cell::new(false) })
+    }
+
+    /// A role, ready to be used.
+    pub(crate) async fn role(
+        &self,
+        mount: MountId,
+        name: &str,
+    ) -> Result<Option<Rc<Role>>, EngineError> {
+        self.cluster()?;
+        let key = (mount, name.to_owned());
+        let (known, changes) = {
+            let state = self.state.borrow();
+            (state.roles.get(&key).cloned(), state.changes)
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let Some((version, record)) = self.read::<RoleRecord>(&role_path(mount, name)).await?
+        else {
+            return Ok(None);
+        };
+        let statements = split_all(&record.creation_statements)
+            .map_err(|error| EngineError::Invalid(error.to_string()))?;
+        let limits = says(&statements, &["connection", "limit"]);
+        let ends = says(&statements, &["valid", "until"]);
+        let role = Rc::new(Role { record, version, statements, limits, ends });
+        let mut state = self.state.borrow_mut();
+        if state.changes == changes {
+            state.roles.insert(key, Rc::clone(&role));
+        }
+        Ok(Some(role))
+    }
+
+    /// Reads a definition.
+    pub(crate) async fn read<R: DeserializeOwned>(
+        &self,
+        path: &RecordPath,
+    ) -> Result<Option<(u64, R)>, EngineError> {
+        let Some(plain) = self.barrier.read(path).await? else { return Ok(None) };
+        Ok(Some((plain.version, decode(&plain.bytes).map_err(damaged)?)))
+    }
+
+    /// Writes a definition over a version of it.
+    pub(crate) async fn write<R: Serialize>(
+        &self,
+        path: RecordPath,
+        over: u64,
+        record: &R,
+    ) -> Result<(), EngineError> {
+        let bytes = encode(record).map_err(damaged)?;
+        Ok(self.barrier.commit(Changes::new().put(path, over, bytes)).await?)
+    }
+
+    /// How many leases need a connection's definition.
+    pub(crate) async fn count_leases(&self, target: ConnectionId) -> Result<u64, EngineError> {
+        let Some(port) = self.leases.get() else { return Ok(0) };
+        let busy = || EngineError::Unavailable("the lease manager does not answer".to_owned());
+        let count = port.ask(CountTarget { target }, COUNT_DEADLINE).await;
+        count.map_err(|_| busy())?.map_err(|_| busy())
+    }
+
+    /// Writes down which server a connection leads to, the first time it is seen. Best effort:
+    /// what is not written now is learnt again at the next use.
+    pub(crate) async fn learn(&self, mount: MountId, name: &str, target: &Target, seen: &str) {
+        if target.server.borrow().is_some() {
+            return;
+        }
+        target.server.replace(Some(seen.to_owned()));
+        let path = connection_path(mount, name);
+        let Ok(Some((version, mut record))) = self.read::<ConnectionRecord>(&path).await else {
+            return;
+        };
+        if version == target.version && record.system_identifier.is_none() {
+            record.system_identifier = Some(seen.to_owned());
+            if let Err(error) = self.write(path, version, &record).await {
+                tracing::debug!(%error, "which server a connection leads to was not written down");
+            }
+        }
+    }
+}

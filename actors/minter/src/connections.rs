@@ -1,0 +1,286 @@
+//! The definitions of connections: written after they were tried, shown without secrets.
+
+use std::rc::Rc;
+
+use mssm_domain::{ConnectionId, MountId, RecordPath, generate_uuid};
+use mssm_messages::Changes;
+use mssm_messages::engine::{EngineError, Unmount};
+use mssm_messages::minter::{
+    Configure, ConnectionPatch, ConnectionView, DeleteConnection, ListConnections, ReadConnection,
+    ResetConnection, WriteConnection,
+};
+
+use crate::book::{Book, connection_path, damaged};
+use crate::dsn::masked;
+use crate::pool::Live;
+use crate::record::{ConnectionRecord, encode};
+use crate::roles;
+use crate::spec::{Lane, Spec, application_name};
+
+/// The one kind of database there is.
+const PLUGIN: &str = "postgresql-database-plugin";
+/// More definitions in one mount than anybody lists.
+const LIST_LIMIT: usize = 100_000;
+
+/// See [`WriteConnection`].
+pub(crate) async fn write(
+    book: &Rc<Book>,
+    msg: WriteConnection,
+) -> Result<Vec<String>, EngineError> {
+    let cluster = book.cluster()?;
+    let (mount, name) = (msg.mount, msg.name.as_str());
+    let path = connection_path(mount, name);
+    let stored = book.read::<ConnectionRecord>(&path).await?;
+    let (over, mut record) = match stored {
+        Some((_, record)) if record.managed => return Err(managed("connection")),
+        Some((version, record)) => (version, record),
+        None => (0, ConnectionRecord::new(generate_id(book))),
+    };
+    let verifies = msg.patch.verify_connection != Some(false);
+    let mut warnings = apply(&mut record, msg.patch)?;
+    let application = application_name(cluster, book.boot, Lane::Mint);
+    let spec = Spec::new(&record, &application, Lane::Mint).map_err(EngineError::Invalid)?;
+    if verifies {
+        let tried = Live::open(book.dialer.as_ref(), &spec, None, book.clock.as_ref()).await;
+        let live = tried.map_err(|error| {
+            let why = error.public();
+            EngineError::Invalid(format!(
+                "error creating database object: error verifying connection: {why}"
+            ))
+        })?;
+        adopt_server(book, &mut record, live.facts.system_identifier, &mut warnings).await?;
+    }
+    book.write(path, over, &record).await?;
+    book.forget_connection(mount, name);
+    Ok(warnings)
+}
+
+/// A definition that leads to another server is another connection: leases of the first must not
+/// be looked for on the second.
+async fn adopt_server(
+    book: &Book,
+    record: &mut ConnectionRecord,
+    seen: Option<String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), EngineError> {
+    match (&record.system_identifier, &seen) {
+        (_, None) => {
+            warnings.push("the server does not say which one it is (pg_control_system): that it stays the same cannot be checked".to_owned());
+            return Ok(());
+        }
+        (Some(known), Some(seen)) if known != seen => {
+            let count = book.count_leases(record.id).await?;
+            if count > 0 {
+                return Err(EngineError::Invalid(format!(
+                    "this leads to another database server, and {count} leases need the one before: revoke them first, or use another name"
+                )));
+            }
+            record.id = generate_id(book);
+        }
+        _ => {}
+    }
+    record.system_identifier = seen;
+    Ok(())
+}
+
+fn generate_id(book: &Book) -> ConnectionId {
+    ConnectionId::from_uuid(generate_uuid(book.random.as_ref()))
+}
+
+/// The refusal to change what the configuration file defines.
+pub(crate) fn managed(what: &str) -> EngineError {
+    EngineError::Invalid(format!("this {what} is defined in the server's configuration file"))
+}
+
+fn apply(
+    record: &mut ConnectionRecord,
+    patch: ConnectionPatch,
+) -> Result<Vec<String>, EngineError> {
+    fn invalid<T>(text: &str) -> Result<T, EngineError> {
+        Err(EngineError::Invalid(text.to_owned()))
+    }
+    set(&mut record.plugin_name, patch.plugin_name);
+    set(&mut record.connection_url, patch.connection_url);
+    set(&mut record.username, patch.username);
+    set(&mut record.password, patch.password);
+    set(&mut record.allowed_roles, patch.allowed_roles);
+    set(&mut record.max_open_connections, patch.max_open_connections);
+    set(&mut record.tls_ca, patch.tls_ca);
+    set(&mut record.tls_certificate, patch.tls_certificate);
+    set(&mut record.password_authentication, patch.password_authentication);
+    set(&mut record.root_rotation_statements, patch.root_rotation_statements);
+    if let Some(key) = patch.tls_key {
+        record.tls_key = key.into_text().or_else(|_| invalid("private_key is not PEM"))?;
+    }
+    if record.plugin_name.is_empty() {
+        return invalid("empty plugin name");
+    }
+    if record.plugin_name != PLUGIN {
+        return invalid(&format!("unknown plugin_name: there is {PLUGIN}"));
+    }
+    // EXPOSE: asked only whether it is empty.
+    if record.connection_url.expose().is_empty() {
+        return invalid("connection_url cannot be empty");
+    }
+    if !(1..=64).contains(&record.max_open_connections) {
+        return invalid("max_open_connections must be from 1 to 64");
+    }
+    if !matches!(record.password_authentication.as_str(), "scram-sha-256" | "password") {
+        return invalid("password_authentication must be scram-sha-256 or password");
+    }
+    if patch.username_template.is_some_and(|template| !template.is_empty()) {
+        return invalid("username_template: only the built-in template is supported");
+    }
+    let mut warnings = Vec::new();
+    if record.allowed_roles.is_empty() {
+        warnings.push("allowed_roles is empty: no role can use this connection".to_owned());
+    }
+    Ok(warnings)
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+/// See [`ReadConnection`].
+pub(crate) async fn read(
+    book: &Rc<Book>,
+    msg: ReadConnection,
+) -> Result<ConnectionView, EngineError> {
+    book.cluster()?;
+    let path = connection_path(msg.mount, msg.name.as_str());
+    let (_, record) = book.read::<ConnectionRecord>(&path).await?.ok_or(EngineError::NotFound)?;
+    Ok(ConnectionView {
+        plugin_name: record.plugin_name,
+        // EXPOSE: shown without a password that is written into it.
+        connection_url: masked(record.connection_url.expose()),
+        username: record.username,
+        allowed_roles: record.allowed_roles,
+        max_open_connections: record.max_open_connections,
+        password_authentication: record.password_authentication,
+        root_rotation_statements: record.root_rotation_statements,
+        username_template: String::new(),
+        managed_by_configuration: record.managed,
+    })
+}
+
+/// See [`ListConnections`].
+pub(crate) async fn list(
+    book: &Rc<Book>,
+    msg: ListConnections,
+) -> Result<Vec<String>, EngineError> {
+    names(book, &connection_path(msg.mount, "")).await
+}
+
+/// The names of the records right below one.
+pub(crate) async fn names(book: &Book, parent: &RecordPath) -> Result<Vec<String>, EngineError> {
+    book.cluster()?;
+    let children = book.barrier.list(parent, None, LIST_LIMIT).await?;
+    Ok(children.into_iter().filter(|child| child.is_record).map(|child| child.name).collect())
+}
+
+/// See [`DeleteConnection`].
+pub(crate) async fn delete(book: &Rc<Book>, msg: DeleteConnection) -> Result<(), EngineError> {
+    book.cluster()?;
+    let path = connection_path(msg.mount, msg.name.as_str());
+    let Some((_, record)) = book.read::<ConnectionRecord>(&path).await? else { return Ok(()) };
+    if record.managed {
+        return Err(managed("connection"));
+    }
+    let count = book.count_leases(record.id).await?;
+    if count > 0 {
+        return Err(EngineError::Invalid(format!(
+            "{count} leases need this connection to be revoked: revoke them first"
+        )));
+    }
+    book.barrier.commit(Changes::new().delete(path)).await?;
+    book.forget_connection(msg.mount, msg.name.as_str());
+    Ok(())
+}
+
+/// See [`ResetConnection`].
+pub(crate) async fn reset(book: &Rc<Book>, msg: ResetConnection) -> Result<(), EngineError> {
+    book.cluster()?;
+    if !book.barrier.exists(&connection_path(msg.mount, msg.name.as_str())).await? {
+        return Err(EngineError::NotFound);
+    }
+    book.forget_connection(msg.mount, msg.name.as_str());
+    Ok(())
+}
+
+/// See [`Unmount`].
+pub(crate) async fn unmount(book: &Rc<Book>, msg: Unmount) -> Result<(), EngineError> {
+    book.cluster()?;
+    let root = RecordPath::new(&["db", &msg.mount.to_string()]);
+    book.barrier.delete_all(&root).await?;
+    book.forget_mount(msg.mount);
+    Ok(())
+}
+
+/// See [`Configure`].
+pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<String>, EngineError> {
+    let cluster = book.cluster()?;
+    let mut warnings = Vec::new();
+    let named: Vec<String> =
+        msg.connections.iter().map(|(name, _)| name.as_str().to_owned()).collect();
+    for (name, mut patch) in msg.connections {
+        patch.plugin_name.get_or_insert_with(|| PLUGIN.to_owned());
+        let path = connection_path(msg.mount, name.as_str());
+        let stored = book.read::<ConnectionRecord>(&path).await?;
+        let before = stored.as_ref().map(|(_, record)| encode(record)).transpose();
+        let before = before.map_err(damaged)?;
+        let (over, id, server) = match stored {
+            Some((version, record)) => (version, record.id, record.system_identifier),
+            None => (0, generate_id(book), None),
+        };
+        // As the file says, nothing left of what was there but its identity.
+        let mut record = ConnectionRecord::new(id);
+        (record.system_identifier, record.managed) = (server, true);
+        let application = application_name(cluster, book.boot, Lane::Mint);
+        let told = apply(&mut record, patch);
+        let told = told.map_err(|error| of_file("connection", name.as_str(), &error))?;
+        Spec::new(&record, &application, Lane::Mint)
+            .map_err(|why| of_file("connection", name.as_str(), &EngineError::Invalid(why)))?;
+        warnings.extend(told);
+        let after = encode(&record).map_err(damaged)?;
+        // EXPOSE: compared, to write only what changed.
+        if before.is_none_or(|before| before.expose() != after.expose()) {
+            book.write(path, over, &record).await?;
+            book.forget_connection(msg.mount, name.as_str());
+        }
+    }
+    release(book, msg.mount, &named, &mut warnings).await?;
+    warnings.extend(roles::configure(book, msg.mount, msg.roles).await?);
+    Ok(warnings)
+}
+
+/// An error of the configuration file, and where it is.
+pub(crate) fn of_file(what: &str, name: &str, error: &EngineError) -> EngineError {
+    EngineError::Invalid(format!("configuration: {what} \"{name}\": {error}"))
+}
+
+/// What the file no longer defines stays, since leases may need it, and can be changed again.
+async fn release(
+    book: &Book,
+    mount: MountId,
+    named: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<(), EngineError> {
+    for name in names(book, &connection_path(mount, "")).await? {
+        let path = connection_path(mount, &name);
+        if named.contains(&name) {
+            continue;
+        }
+        if let Some((version, mut record)) = book.read::<ConnectionRecord>(&path).await?
+            && record.managed
+        {
+            record.managed = false;
+            book.write(path, version, &record).await?;
+            book.forget_connection(mount, &name);
+            warnings.push(format!("connection \"{name}\" is no longer in the configuration file; it is kept until it is deleted"));
+        }
+    }
+    Ok(())
+}

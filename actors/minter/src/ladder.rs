@@ -1,0 +1,226 @@
+//! Ends logins: no login, no session, nothing owned, no role. Each rung is committed by itself.
+//!
+//! After rung 2 nobody can begin a session with the secret and none is left, whatever follows.
+
+mod access;
+mod cleanup;
+mod fence;
+
+pub(crate) use cleanup::{owner_query, unfit_owner};
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use mssm_domain::{BootId, LeaseId};
+use mssm_messages::BarrierError;
+use mssm_messages::engine::{EngineError, Outcome, Revoke};
+
+use crate::book::{Book, Target, damaged};
+use crate::engine::DbError;
+use crate::marker::markers;
+use crate::mint::find_target;
+use crate::pool::{Lent, Live};
+use crate::quote::literals;
+use crate::record::{CredentialRecord, decode};
+
+/// One login to end.
+pub(crate) struct Case {
+    /// Its place in the batch.
+    index: usize,
+    lease: LeaseId,
+    credential: CredentialRecord,
+    marker: String,
+    in_doubt: Option<BootId>,
+    /// The role's oid, once it has been seen.
+    oid: String,
+}
+
+impl Case {
+    fn login(&self) -> &str {
+        &self.credential.username
+    }
+}
+
+/// What has become of the members of a batch.
+pub(crate) struct Verdicts(Vec<Option<Outcome>>);
+
+impl Verdicts {
+    fn set(&mut self, case: &Case, outcome: Outcome) {
+        if let Some(slot) = self.0.get_mut(case.index) {
+            *slot = Some(outcome);
+        }
+    }
+
+    fn fail(&mut self, case: &Case, why: impl Into<String>) {
+        self.set(case, Outcome::Failed(why.into()));
+    }
+
+    fn finish(self) -> Vec<Outcome> {
+        let open = || Outcome::Failed("not tried".to_owned());
+        self.0.into_iter().map(|outcome| outcome.unwrap_or_else(open)).collect()
+    }
+}
+
+/// What every rung needs.
+pub(crate) struct Ladder {
+    book: Rc<Book>,
+    target: Rc<Target>,
+    session: Lent,
+}
+
+/// See [`Revoke`].
+pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>, EngineError> {
+    let mut verdicts = Verdicts(msg.credentials.iter().map(|_| None).collect());
+    let mut cases = read_cases(book, msg, &mut verdicts).await?;
+    let Some(first) = cases.first() else { return Ok(verdicts.finish()) };
+    let (mount, name) = (first.credential.mount, first.credential.connection_name.clone());
+    let target = find_target(book, mount, &name).await?;
+    cases.retain(|case| {
+        let here = case.credential.mount == mount && target.record.id == case.credential.connection;
+        if !here {
+            verdicts.fail(case, "its connection's definition is gone");
+        }
+        here
+    });
+    let session =
+        target.revoke.lend().await.map_err(|error| EngineError::Unavailable(error.public()))?;
+    let ladder = Ladder { book: Rc::clone(book), target, session };
+    if let Err(why) = ladder.climb(cases, &mut verdicts).await {
+        // Whoever has no verdict yet shares this one.
+        for verdict in &mut verdicts.0 {
+            verdict.get_or_insert_with(|| Outcome::Failed(why.clone()));
+        }
+    }
+    Ok(verdicts.finish())
+}
+
+async fn read_cases(
+    book: &Book,
+    msg: Revoke,
+    verdicts: &mut Verdicts,
+) -> Result<Vec<Case>, EngineError> {
+    let cluster = book.cluster()?;
+    let mut cases = Vec::with_capacity(msg.credentials.len());
+    for (index, revocation) in msg.credentials.into_iter().enumerate() {
+        let (lease, in_doubt) = (revocation.lease, revocation.in_doubt);
+        match decode(&revocation.data).map_err(damaged) {
+            Ok(credential) => cases.push(Case {
+                index,
+                lease,
+                credential,
+                marker: String::new(),
+                in_doubt,
+                oid: String::new(),
+            }),
+            Err(error) => {
+                if let Some(verdict) = verdicts.0.get_mut(index) {
+                    *verdict = Some(Outcome::Failed(error.to_string()));
+                }
+            }
+        }
+    }
+    let logins: Vec<(&LeaseId, &str)> =
+        cases.iter().map(|case| (&case.lease, case.login())).collect();
+    let made = markers(book.barrier.keys(), cluster, &logins).await.map_err(BarrierError::Key)?;
+    for (case, marker) in cases.iter_mut().zip(made) {
+        case.marker = marker;
+    }
+    Ok(cases)
+}
+
+/// What a rung that met the database's no says.
+fn words(error: DbError) -> String {
+    error.public()
+}
+
+impl Ladder {
+    async fn climb(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> Result<(), String> {
+        if !self.target.is_same_server(&self.session.facts) {
+            return Err("the connection leads to another database server than it did".to_owned());
+        }
+        let (mut there, absent) = self.look(cases).await?;
+        there.extend(self.settle_absent(absent, verdicts).await?);
+        let there = self.end_access(there, verdicts).await;
+        self.clean_up(there, verdicts).await;
+        Ok(())
+    }
+
+    /// Parts the logins that are there from those that are not. A standby's word does not count.
+    async fn look(&self, mut cases: Vec<Case>) -> Result<(Vec<Case>, Vec<Case>), String> {
+        let names = literals(cases.iter().map(Case::login));
+        let sql = format!(
+            "SELECT pg_is_in_recovery(), r.rolname, r.oid FROM (SELECT 1) one \
+             LEFT JOIN pg_roles r ON r.rolname IN ({names})"
+        );
+        let rows = self.session.run(&sql).await.map_err(words)?;
+        let mut oids = HashMap::new();
+        for row in rows {
+            let mut fields = row.into_iter().map(Option::unwrap_or_default);
+            if fields.next().as_deref() != Some("f") {
+                return Err("the connection leads to a standby".to_owned());
+            }
+            if let (Some(name), Some(oid)) = (fields.next(), fields.next()) {
+                oids.insert(name, oid);
+            }
+        }
+        for case in &mut cases {
+            case.oid = oids.remove(case.login()).unwrap_or_default();
+        }
+        Ok(cases.into_iter().partition(|case| !case.oid.is_empty()))
+    }
+
+    /// Replies those that turn out to be there.
+    async fn settle_absent(
+        &self,
+        absent: Vec<Case>,
+        verdicts: &mut Verdicts,
+    ) -> Result<Vec<Case>, String> {
+        if absent.is_empty() {
+            return Ok(absent);
+        }
+        let renamed = self.find_renamed(&absent).await?;
+        let mut appeared = Vec::new();
+        for case in absent {
+            if let Some(name) = renamed.get(&case.marker) {
+                // Anybody may copy a marker onto another role on old servers: not touched, told.
+                verdicts.fail(&case, format!("the login seems to have been renamed to \"{name}\""));
+            } else if let Some(boot) = case.in_doubt {
+                match self.fence(&case, boot).await {
+                    Ok(true) => appeared.push(case),
+                    Ok(false) => verdicts.set(&case, Outcome::Gone),
+                    Err(why) => verdicts.fail(&case, why),
+                }
+            } else {
+                verdicts.set(&case, Outcome::Gone);
+            }
+        }
+        if appeared.is_empty() {
+            return Ok(appeared);
+        }
+        let (there, gone) = self.look(appeared).await?;
+        for case in gone {
+            verdicts.fail(&case, "the login appeared and vanished");
+        }
+        Ok(there)
+    }
+
+    async fn find_renamed(&self, absent: &[Case]) -> Result<HashMap<String, String>, String> {
+        let markers = literals(absent.iter().map(|case| case.marker.as_str()));
+        let sql = format!(
+            "SELECT d.description, r.rolname FROM pg_shdescription d \
+             JOIN pg_roles r ON r.oid = d.objoid \
+             WHERE d.classoid = 'pg_authid'::regclass AND d.description IN ({markers})"
+        );
+        let rows = self.session.run(&sql).await.map_err(words)?;
+        let pairs = rows.into_iter().filter_map(|row| {
+            let mut fields = row.into_iter().flatten();
+            Some((fields.next()?, fields.next()?))
+        });
+        Ok(pairs.collect())
+    }
+
+    /// A session of its own, for what must not wait behind others of the lane.
+    async fn visit(&self, database: &str) -> Result<Live, String> {
+        self.target.revoke.visit(database).await.map_err(words)
+    }
+}

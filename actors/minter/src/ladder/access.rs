@@ -1,0 +1,183 @@
+//! Rungs 1 and 2: no new session with the secret, and none left.
+
+use std::time::Duration;
+
+use super::{Case, Ladder, Verdicts, words};
+use crate::engine::{DbError, Row};
+use crate::mint::{grant_to_us, pause};
+use crate::quote::{identifier, literal, literals};
+
+/// How often an alteration that collided with others' is sent again.
+const TRIES: u32 = 10;
+/// How often we look whether sessions that were told to end have: about 5 s in all.
+const LOOKS: u32 = 20;
+/// How long an alteration queues before we end those it waits for.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// "insufficient privilege".
+const NO_RIGHT: &str = "42501";
+
+impl Ladder {
+    /// Replies those whose access has ended; the others have their verdict.
+    pub(super) async fn end_access(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> Vec<Case> {
+        if cases.is_empty() {
+            return cases;
+        }
+        if let Err(why) = self.end_prepared(&cases).await {
+            // Rung 1 says whether it stands in the way.
+            tracing::warn!(why, "a prepared transaction of a login could not be rolled back");
+        }
+        let barred = self.bar_all(cases, verdicts).await;
+        if let Err(why) = self.end_sessions(&barred).await {
+            for case in &barred {
+                verdicts.fail(case, why.clone());
+            }
+            return Vec::new();
+        }
+        // What a session prepared while rung 1 went on.
+        match self.end_prepared(&barred).await {
+            Ok(()) => barred,
+            Err(why) => {
+                for case in &barred {
+                    verdicts.fail(case, why.clone());
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    async fn bar_all(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> Vec<Case> {
+        if cases.len() > 1 {
+            let all: String = cases.iter().map(bar).collect();
+            match self.session.run(&all).await {
+                Ok(_) => return cases,
+                Err(error) => tracing::debug!(code = error.code(), "rung 1 is redone one by one"),
+            }
+        }
+        let mut barred = Vec::with_capacity(cases.len());
+        for case in cases {
+            match self.bar_one(&case).await {
+                Ok(()) => barred.push(case),
+                Err(error) => verdicts.fail(&case, words(error)),
+            }
+        }
+        barred
+    }
+
+    async fn bar_one(&self, case: &Case) -> Result<(), DbError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.bar_pressing(case).await {
+                Err(error) if error.is_transient() && tries < TRIES => {
+                    pause(self.book.random.as_ref()).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The login itself may hold the lock that bars it: the alteration keeps its place in the
+    /// queue while another session ends whoever is before it.
+    async fn bar_pressing(&self, case: &Case) -> Result<(), DbError> {
+        let sql = format!("SET LOCAL lock_timeout = '4s';\n{}", bar(case));
+        tokio::select! {
+            barred = self.session.run(&sql) => barred.map(|_| ()),
+            error = self.press(case) => Err(error),
+        }
+    }
+
+    /// Ends whoever is before us, again and again; comes back only if that is impossible.
+    async fn press(&self, case: &Case) -> DbError {
+        let facts = &self.session.facts;
+        tokio::time::sleep(PATIENCE).await;
+        let helper = match self.target.revoke.visit(&facts.database).await {
+            Ok(helper) => helper,
+            Err(error) => return error,
+        };
+        let end = format!(
+            "SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids({}::int)) AS pid \
+             WHERE pid > 0;\nSELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE usesysid = {}::oid",
+            literal(&facts.backend.pid),
+            literal(&case.oid)
+        );
+        loop {
+            if let Err(error) = helper.run(&end).await {
+                tracing::warn!(code = error.code(), "what blocks rung 1 could not be ended");
+            }
+            if let Err(why) = self.end_prepared_through(&helper, std::slice::from_ref(case)).await {
+                tracing::warn!(why, "a prepared transaction blocks rung 1");
+            }
+            tokio::time::sleep(PATIENCE).await;
+        }
+    }
+
+    /// Rung 2: ends every session of the logins until none is seen.
+    async fn end_sessions(&self, cases: &[Case]) -> Result<(), String> {
+        if cases.is_empty() {
+            return Ok(());
+        }
+        let oids = literals(cases.iter().map(|case| case.oid.as_str()));
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE usesysid IN (SELECT unnest(ARRAY[{oids}]::oid[]))"
+        );
+        let mut granted = false;
+        for look in 0..LOOKS {
+            match self.session.run(&sql).await {
+                Ok(rows) if rows.is_empty() => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.code() == NO_RIGHT && !granted => {
+                    granted = true;
+                    self.grant_all(cases).await.map_err(words)?;
+                    continue;
+                }
+                Err(error) => return Err(words(error)),
+            }
+            tokio::time::sleep(Duration::from_millis(5 << look.min(6))).await;
+        }
+        Err("sessions of the login do not end".to_owned())
+    }
+
+    async fn grant_all(&self, cases: &[Case]) -> Result<Vec<Row>, DbError> {
+        let facts = &self.session.facts;
+        let grants = cases.iter().map(|case| grant_to_us(&identifier(case.login()), facts));
+        self.session.run(&grants.collect::<String>()).await
+    }
+
+    async fn end_prepared(&self, cases: &[Case]) -> Result<(), String> {
+        self.end_prepared_through(&self.session, cases).await
+    }
+
+    /// Rolls back what the logins left prepared: it survives restarts, and holds its locks.
+    async fn end_prepared_through(
+        &self,
+        session: &crate::pool::Live,
+        cases: &[Case],
+    ) -> Result<(), String> {
+        let names = literals(cases.iter().map(Case::login));
+        let sql =
+            format!("SELECT gid, database, owner FROM pg_prepared_xacts WHERE owner IN ({names})");
+        for row in session.run(&sql).await.map_err(words)? {
+            let mut fields = row.into_iter().flatten();
+            let (Some(gid), Some(database), Some(owner)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let there = self.visit(&database).await?;
+            if !there.facts.superuser {
+                let become_owner = format!("SET ROLE {}", identifier(&owner));
+                there.run(&become_owner).await.map_err(words)?;
+            }
+            there.run(&format!("ROLLBACK PREPARED {}", literal(&gid))).await.map_err(words)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rung 1 for one login.
+fn bar(case: &Case) -> String {
+    let name = identifier(case.login());
+    format!("ALTER ROLE {name} NOLOGIN VALID UNTIL '-infinity' PASSWORD NULL;\n")
+}

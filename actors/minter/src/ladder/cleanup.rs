@@ -1,0 +1,229 @@
+//! Rungs 3 and 4: what the login owns and was granted, in every database, and then the role itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write;
+
+use mssm_messages::engine::Outcome;
+
+use super::{Case, Ladder, Verdicts, words};
+use crate::engine::DbError;
+use crate::mint::{pause, run_later};
+use crate::pool::Live;
+use crate::quote::{identifier, identifiers, literal, literals};
+
+/// How often a statement that collided with others' is sent again.
+const TRIES: u32 = 10;
+/// "role does not exist".
+const NO_SUCH_ROLE: &str = "42704";
+/// Handing over must not queue for long: everybody else would queue behind it.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s';\n";
+
+/// What the server knows to depend on a login.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Holdings {
+    /// Objects owned, by database; default privileges and the like do not count.
+    owned: BTreeMap<String, u64>,
+    /// All databases where something has to be done.
+    databases: BTreeSet<String>,
+    /// True if something of the whole server depends on it.
+    shared: bool,
+}
+
+impl Ladder {
+    pub(super) async fn clean_up(&self, cases: Vec<Case>, verdicts: &mut Verdicts) {
+        if cases.is_empty() {
+            return;
+        }
+        let mut holdings = match self.find_holdings(&cases).await {
+            Ok(holdings) => holdings,
+            Err(error) => {
+                let why = words(error);
+                for case in &cases {
+                    verdicts.set(case, Outcome::AccessEnded(why.clone()));
+                }
+                return;
+            }
+        };
+        let (plain, laden): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(|case| {
+            !holdings.contains_key(&case.oid) && case.credential.revocation_statements.is_empty()
+        });
+        self.drop_all(&plain, verdicts).await;
+        for case in laden {
+            let held = holdings.remove(&case.oid).unwrap_or_default();
+            let outcome = match self.unburden(&case, &held).await {
+                Ok(()) => self.drop_one(&case).await,
+                Err(why) => Outcome::AccessEnded(why),
+            };
+            verdicts.set(&case, outcome);
+        }
+    }
+
+    async fn find_holdings(&self, cases: &[Case]) -> Result<HashMap<String, Holdings>, DbError> {
+        let oids = literals(cases.iter().map(|case| case.oid.as_str()));
+        let sql = format!(
+            "SELECT s.refobjid, d.datname, s.dbid = 0, count(*) FILTER (WHERE s.deptype = 'o' \
+             AND s.classid <> 'pg_default_acl'::regclass) FROM pg_shdepend s \
+             LEFT JOIN pg_database d ON d.oid = s.dbid \
+             WHERE s.refclassid = 'pg_authid'::regclass \
+             AND s.refobjid IN (SELECT unnest(ARRAY[{oids}]::oid[])) GROUP BY 1, 2, 3"
+        );
+        let mut holdings: HashMap<String, Holdings> = HashMap::new();
+        for row in self.session.run(&sql).await? {
+            let mut fields = row.into_iter();
+            let mut field = || fields.next().flatten();
+            let (oid, database, shared) = (field(), field(), field());
+            let owned = field().and_then(|count| count.parse().ok()).unwrap_or(0);
+            let held = holdings.entry(oid.unwrap_or_default()).or_default();
+            held.shared |= shared.as_deref() == Some("t");
+            if owned > 0 {
+                let place = database.clone().unwrap_or_else(|| "the whole server".to_owned());
+                held.owned.insert(place, owned);
+            }
+            if let Some(database) = database {
+                held.databases.insert(database);
+            }
+        }
+        Ok(holdings)
+    }
+
+    /// Rung 3.
+    async fn unburden(&self, case: &Case, held: &Holdings) -> Result<(), String> {
+        let custom = &case.credential.revocation_statements;
+        if !custom.is_empty() {
+            let sql =
+                run_later(&case.credential, custom, None).map_err(|error| error.to_string())?;
+            let sql = format!("{BRIEFLY}{sql}");
+            let done = self.insist(&self.session, &sql).await;
+            return done.map_err(|error| format!("revocation_statements: {}", words(error)));
+        }
+        let owner = case.credential.owner.as_deref();
+        match owner {
+            Some(owner) => self.check_owner(owner).await?,
+            None if !held.owned.is_empty() => return Err(says_owned(held)),
+            None => {}
+        }
+        let here = self.session.facts.database.as_str();
+        let mut databases: Vec<&str> = held.databases.iter().map(String::as_str).collect();
+        if databases.is_empty() && held.shared {
+            databases.push(here);
+        }
+        for database in databases {
+            let done = if database == here {
+                self.hand_over(&self.session, case, owner).await
+            } else {
+                let there = self.visit(database).await;
+                let there = there.map_err(|why| format!("database \"{database}\": {why}"))?;
+                self.hand_over(&there, case, owner).await
+            };
+            done.map_err(|error| format!("database \"{database}\": {}", words(error)))?;
+        }
+        Ok(())
+    }
+
+    /// An owner that may log in or is mighty would give the login's code its rights.
+    async fn check_owner(&self, owner: &str) -> Result<(), String> {
+        let sql = owner_query(owner);
+        let rows = self.session.run(&sql).await.map_err(words)?;
+        let row = rows.into_iter().next().map(|row| row.into_iter().flatten().collect::<Vec<_>>());
+        match row.as_deref() {
+            None => Err(format!("the owner \"{owner}\" does not exist")),
+            Some([unfit, ..]) if unfit == "t" => Err(unfit_owner(owner)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        session: &Live,
+        case: &Case,
+        owner: Option<&str>,
+    ) -> Result<(), DbError> {
+        let name = identifier(case.login());
+        let mut sql = BRIEFLY.to_owned();
+        if let Some(owner) = owner {
+            // A function that runs with its owner's rights must not come into others' hands.
+            let definers = format!(
+                "SELECT format('ALTER %s %s SECURITY INVOKER', CASE prokind WHEN 'p' THEN \
+                 'PROCEDURE' ELSE 'FUNCTION' END, oid::regprocedure) FROM pg_proc \
+                 WHERE proowner = {}::oid AND prosecdef",
+                literal(&case.oid)
+            );
+            for statement in session.run(&definers).await?.into_iter().flatten().flatten() {
+                sql.push_str(&statement);
+                sql.push_str(";\n");
+            }
+            let _ = writeln!(sql, "REASSIGN OWNED BY {name} TO {};", identifier(owner));
+        }
+        let _ = write!(sql, "DROP OWNED BY {name}");
+        self.insist(session, &sql).await
+    }
+
+    async fn insist(&self, session: &Live, sql: &str) -> Result<(), DbError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match session.run(sql).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_transient() && tries < TRIES => {
+                    pause(self.book.random.as_ref()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Rung 4 for many at once; if one cannot go, each for itself.
+    async fn drop_all(&self, cases: &[Case], verdicts: &mut Verdicts) {
+        if cases.is_empty() {
+            return;
+        }
+        let names = identifiers(cases.iter().map(Case::login));
+        if self.session.run(&format!("DROP ROLE {names}")).await.is_ok() {
+            for case in cases {
+                self.book.settle(&case.lease);
+                verdicts.set(case, Outcome::Gone);
+            }
+            return;
+        }
+        for case in cases {
+            let outcome = self.drop_one(case).await;
+            verdicts.set(case, outcome);
+        }
+    }
+
+    async fn drop_one(&self, case: &Case) -> Outcome {
+        let sql = format!("DROP ROLE {}", identifier(case.login()));
+        match self.insist(&self.session, &sql).await {
+            Ok(()) => {}
+            Err(error) if error.code() == NO_SUCH_ROLE => {}
+            Err(error) => return Outcome::AccessEnded(words(error)),
+        }
+        self.book.settle(&case.lease);
+        Outcome::Gone
+    }
+}
+
+fn says_owned(held: &Holdings) -> String {
+    let count: u64 = held.owned.values().sum();
+    let places: Vec<&str> = held.owned.keys().map(String::as_str).collect();
+    let places = places.join(", ");
+    format!("it owns {count} objects in {places}; configure the role's `owner` to hand them over")
+}
+
+/// Asks whether a role may be handed what logins own: first column true if it is unfit, second
+/// true if we can act for it.
+pub(crate) fn owner_query(owner: &str) -> String {
+    let owner = literal(owner);
+    format!(
+        "SELECT rolsuper OR rolcanlogin OR rolname = current_user, \
+         pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = {owner}"
+    )
+}
+
+/// Why a role may not be an owner.
+pub(crate) fn unfit_owner(owner: &str) -> String {
+    format!(
+        "the owner \"{owner}\" is a superuser, can log in or is the connection's own user: what a \
+         login left behind would run with its rights"
+    )
+}

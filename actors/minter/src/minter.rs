@@ -1,0 +1,129 @@
+//! The actor: takes messages, hands them to the rules, ends in a reply whatever happens.
+
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use actix::{Actor, Context, Handler, ResponseFuture};
+use mssm_domain::{BootId, Clock, Random};
+use mssm_messages::engine::{
+    Create, CreateError, Created, DynamicSecretsEngine, EngineError, Extend, Outcome, Prepare,
+    Prepared, Revoke, SecretsEngine, Unmount,
+};
+use mssm_messages::lease::CountTarget;
+use mssm_messages::minter::{
+    Configure, ConnectionView, DeleteConnection, DeleteRole, ListConnections, ListRoles,
+    ReadConnection, ReadRole, ResetConnection, RoleView, WriteConnection, WriteRole,
+};
+use mssm_messages::seal::{Closing, Opened, StageError};
+use mssm_messages::{Barrier, Port, guarded_async};
+
+use crate::book::Book;
+use crate::engine::Dialer;
+use crate::engine::postgres::Postgres;
+use crate::{connections, ladder, mint, roles};
+
+/// What a minter is told when it is made.
+pub struct MinterConfig {
+    /// This run of the server; part of every session's name.
+    pub boot: BootId,
+    /// Where to ask how many leases need a connection. The lease manager starts after the minter:
+    /// set it once that is there. While it is not, nothing is known to need anything.
+    pub leases: Arc<OnceLock<Port<CountTarget>>>,
+}
+
+/// Makes, extends and ends database logins, and keeps the definitions they come from.
+///
+/// Reads and writes through the barrier, talks to databases. Knows nothing of lifetimes or HTTP.
+pub struct Minter {
+    book: Rc<Book>,
+}
+
+impl Minter {
+    /// A minter that serves once it is told [`Opened`].
+    pub fn new(
+        config: MinterConfig,
+        barrier: Barrier,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        Self::over(config, barrier, clock, random, Arc::new(Postgres))
+    }
+
+    pub(crate) fn over(
+        config: MinterConfig,
+        barrier: Barrier,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        dialer: Arc<dyn Dialer>,
+    ) -> Self {
+        let MinterConfig { boot, leases } = config;
+        Self { book: Rc::new(Book::new(boot, leases, barrier, clock, random, dialer)) }
+    }
+}
+
+impl Actor for Minter {
+    type Context = Context<Self>;
+}
+
+impl SecretsEngine for Minter {}
+impl DynamicSecretsEngine for Minter {}
+
+macro_rules! handle {
+    ($message:ty, $reply:ty, $work:path) => {
+        impl Handler<$message> for Minter {
+            type Result = ResponseFuture<Result<$reply, EngineError>>;
+
+            fn handle(&mut self, msg: $message, _ctx: &mut Self::Context) -> Self::Result {
+                let book = Rc::clone(&self.book);
+                Box::pin(async move { guarded_async($work(&book, msg)).await? })
+            }
+        }
+    };
+}
+
+handle!(Unmount, (), connections::unmount);
+handle!(Prepare, Prepared, mint::prepare);
+handle!(Extend, (), mint::extend);
+handle!(Revoke, Vec<Outcome>, ladder::revoke);
+
+impl Handler<Create> for Minter {
+    type Result = ResponseFuture<Result<Created, CreateError>>;
+
+    fn handle(&mut self, msg: Create, _ctx: &mut Self::Context) -> Self::Result {
+        let book = Rc::clone(&self.book);
+        Box::pin(async move {
+            let made = guarded_async(mint::create(&book, msg)).await;
+            // A panic may have come after the SQL was sent.
+            made.unwrap_or_else(|panic| Err(CreateError { error: panic.into(), in_doubt: true }))
+        })
+    }
+}
+
+handle!(WriteConnection, Vec<String>, connections::write);
+handle!(ReadConnection, ConnectionView, connections::read);
+handle!(ListConnections, Vec<String>, connections::list);
+handle!(DeleteConnection, (), connections::delete);
+handle!(ResetConnection, (), connections::reset);
+handle!(WriteRole, Vec<String>, roles::write);
+handle!(ReadRole, RoleView, roles::read);
+handle!(ListRoles, Vec<String>, roles::list);
+handle!(DeleteRole, (), roles::delete);
+handle!(Configure, Vec<String>, connections::configure);
+
+impl Handler<Opened> for Minter {
+    type Result = Result<(), StageError>;
+
+    fn handle(&mut self, msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
+        self.book.open(msg.cluster);
+        Ok(())
+    }
+}
+
+impl Handler<Closing> for Minter {
+    type Result = Result<(), StageError>;
+
+    fn handle(&mut self, _msg: Closing, _ctx: &mut Self::Context) -> Self::Result {
+        self.book.close();
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Bounded lanes of sessions to one database, and what each session knows of its server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{
+    Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
+};
+use mssm_domain::{Clock, Timestamp};
+use tokio::time::Instant;
+
+use crate::engine::{DbError, Dialer, Row, Session};
+use crate::spec::Spec;
+
+/// How long a caller waits for a free session, or for a new one to open.
+const WAIT: Duration = Duration::from_secs(5);
+/// How old a look at the database's clock may be.
+const CLOCK_AGE: Duration = Duration::from_mins(1);
+/// Clocks that differ by more are worth a word to the operator.
+const SKEW_WORTH_MENTIONING_MS: i64 = 5_000;
+
+/// A backend of the database, named so that another with the same number is not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) pid: String,
+    pub(crate) started: String,
+}
+
+/// What a session knows of its server.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// As `150018` for 15.18.
+    pub(crate) version: u32,
+    pub(crate) superuser: bool,
+    pub(crate) database: String,
+    pub(crate) backend: Backend,
+    /// Which server, if we may know.
+    pub(crate) system_identifier: Option<String>,
+    /// How far the database's clock is ahead of ours.
+    skew_ms: i64,
+    looked: Instant,
+}
+
+impl Facts {
+    /// What the database's clock will show when ours shows `at`.
+    pub(crate) fn on_their_clock(&self, at: Timestamp) -> Timestamp {
+        Timestamp::from_unix_ms(at.unix_ms().saturating_add_signed(self.skew_ms))
+    }
+}
+
+/// A session and what it knows.
+pub(crate) struct Live {
+    session: Box<dyn Session>,
+    pub(crate) facts: Facts,
+}
+
+impl Live {
+    /// Opens a session and asks what there is to know.
+    pub(crate) async fn open(
+        dialer: &dyn Dialer,
+        spec: &Spec,
+        database: Option<&str>,
+        clock: &dyn Clock,
+    ) -> Result<Self, DbError> {
+        const FACTS: &str = "SELECT current_setting('server_version_num'), \
+             (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_database(), \
+             pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity \
+             WHERE pid = pg_backend_pid())";
+        const IDENTITY: &str = "SELECT system_identifier FROM pg_control_system()";
+        let session = dialer.dial(spec, database).await?;
+        let rows = session.run(FACTS).await?;
+        let fact = |index: usize| {
+            let row = rows.first().and_then(|row| row.get(index));
+            row.cloned().flatten().unwrap_or_default()
+        };
+        // Not for everybody to ask; then the server is known by its name alone.
+        let identity = session.run(IDENTITY).await.unwrap_or_default();
+        let mut facts = Facts {
+            version: fact(0).parse().unwrap_or(0),
+            superuser: fact(1) == "t",
+            database: fact(2),
+            backend: Backend { pid: fact(3), started: fact(4) },
+            system_identifier: identity
+                .into_iter()
+                .next()
+                .and_then(|row| row.into_iter().next()?),
+            skew_ms: 0,
+            looked: Instant::now(),
+        };
+        facts.skew_ms = measure_skew_ms(session.as_ref(), clock).await?;
+        Ok(Self { session, facts })
+    }
+
+    /// Runs SQL as one transaction.
+    pub(crate) async fn run(&self, sql: &str) -> Result<Vec<Row>, DbError> {
+        self.session.run(sql).await
+    }
+}
+
+async fn measure_skew_ms(session: &dyn Session, clock: &dyn Clock) -> Result<i64, DbError> {
+    const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let rows = session.run(NOW).await?;
+    let theirs = rows.first().and_then(|row| row.first()?.as_ref()?.parse::<i64>().ok());
+    let ours = i64::try_from(clock.now().unix_ms()).unwrap_or(i64::MAX);
+    let skew_ms = theirs.map_or(0, |theirs| theirs.saturating_sub(ours));
+    if skew_ms.abs() > SKEW_WORTH_MENTIONING_MS {
+        tracing::warn!(skew_ms, "the database's clock differs from ours");
+    }
+    Ok(skew_ms)
+}
+
+/// Opens sessions for a pool and looks them over between uses.
+pub(crate) struct Opener {
+    dialer: Arc<dyn Dialer>,
+    spec: Spec,
+    clock: Arc<dyn Clock>,
+}
+
+impl Manager for Opener {
+    type Type = Live;
+    type Error = DbError;
+
+    async fn create(&self) -> Result<Live, DbError> {
+        Live::open(self.dialer.as_ref(), &self.spec, None, self.clock.as_ref()).await
+    }
+
+    async fn recycle(&self, live: &mut Live, _metrics: &Metrics) -> RecycleResult<DbError> {
+        if !live.session.is_usable() {
+            return Err(RecycleError::message("the session has ended"));
+        }
+        if live.facts.looked.elapsed() > CLOCK_AGE {
+            live.facts.skew_ms =
+                measure_skew_ms(live.session.as_ref(), self.clock.as_ref()).await?;
+            live.facts.looked = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+/// Sessions of one kind to one server, never more than its bound.
+pub(crate) struct Sessions {
+    pool: Pool<Opener>,
+}
+
+/// A session that goes back when it is dropped.
+pub(crate) type Lent = Object<Opener>;
+
+impl Sessions {
+    /// A pool that opens sessions as they are needed.
+    pub(crate) fn new(
+        dialer: Arc<dyn Dialer>,
+        spec: Spec,
+        clock: Arc<dyn Clock>,
+        bound: usize,
+    ) -> Result<Self, String> {
+        let pool = Pool::builder(Opener { dialer, spec, clock })
+            .max_size(bound)
+            .queue_mode(QueueMode::Lifo)
+            .wait_timeout(Some(WAIT))
+            .create_timeout(Some(WAIT))
+            .recycle_timeout(Some(WAIT))
+            .runtime(Runtime::Tokio1)
+            .build();
+        Ok(Self { pool: pool.map_err(|error| error.to_string())? })
+    }
+
+    /// Borrows a session.
+    pub(crate) async fn lend(&self) -> Result<Lent, DbError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(TimeoutType::Wait)
+            | PoolError::NoRuntimeSpecified
+            | PoolError::PostCreateHook(_) => DbError::Busy,
+            PoolError::Timeout(_) => DbError::Unreachable("no answer in time".to_owned()),
+            PoolError::Closed => DbError::Unreachable("the connection was closed".to_owned()),
+        })
+    }
+
+    /// Opens a session outside the pool, in another database of the same server.
+    pub(crate) async fn visit(&self, database: &str) -> Result<Live, DbError> {
+        let opener = self.pool.manager();
+        let Opener { dialer, spec, clock } = opener;
+        Live::open(dialer.as_ref(), spec, Some(database), clock.as_ref()).await
+    }
+
+    /// Closes every session; those lent close when they come back.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+}

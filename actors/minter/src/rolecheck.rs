@@ -1,0 +1,249 @@
+//! What a role's statements may be: such that a mint in doubt can be fenced and a login ended.
+
+use crate::lexer::{Kind, Token, lex, placeholder};
+use crate::statements::split_all;
+use crate::template::{TemplateError, Values, mentions, render};
+
+/// Checks what makes a login and replies warnings; an error says which statement, counted from 1, and why.
+pub(crate) fn check_creation(texts: &[String]) -> Result<Vec<String>, String> {
+    let statements = split(texts, "creation_statements")?;
+    if statements.is_empty() {
+        return Err("creation_statements must not be empty".to_owned());
+    }
+    let mut warnings = Vec::new();
+    for (index, statement) in statements.iter().enumerate() {
+        check_creating(statement, index == 0, &mut warnings)
+            .and_then(|()| check_template(statement, true))
+            .map_err(|error| at(index, "creation_statements", &error))?;
+    }
+    if !statements.iter().any(|statement| mentions(statement, "password")) {
+        warnings
+            .push("no creation statement has {{password}}: the login has no password".to_owned());
+    }
+    Ok(warnings)
+}
+
+/// Checks statements about a login that is there; `field` names them in errors.
+pub(crate) fn check_later(texts: &[String], field: &str) -> Result<(), String> {
+    let statements = split(texts, field)?;
+    for (index, statement) in statements.iter().enumerate() {
+        check_session(&words(statement))
+            .and_then(|()| check_template(statement, false))
+            .map_err(|error| at(index, field, &error))?;
+    }
+    Ok(())
+}
+
+/// True if some statement has these words in a row, outside quotes and comments.
+pub(crate) fn says(statements: &[String], phrase: &[&str]) -> bool {
+    statements.iter().any(|statement| {
+        let words = words(statement);
+        words
+            .windows(phrase.len())
+            .any(|window| window.iter().zip(phrase).all(|(token, word)| token.is_word(word)))
+    })
+}
+
+fn split(texts: &[String], field: &str) -> Result<Vec<String>, String> {
+    if texts.iter().any(|text| text.contains('\0')) {
+        return Err(format!("{field}: a NUL character cannot stand in SQL"));
+    }
+    split_all(texts).map_err(|error| format!("{field}: {error}"))
+}
+
+fn at(index: usize, field: &str, error: &str) -> String {
+    format!("{field}: statement {}: {error}", index + 1)
+}
+
+fn words(statement: &str) -> Vec<Token<'_>> {
+    lex(statement).unwrap_or_default().into_iter().filter(Token::counts).collect()
+}
+
+fn check_template(statement: &str, creates: bool) -> Result<(), String> {
+    let password = mssm_domain::SecretText::new("x".to_owned());
+    let values = Values {
+        name: "x",
+        role: "x",
+        expiration: Some("x"),
+        password: creates.then_some(&password),
+        verifier: None,
+    };
+    match render(statement, &values) {
+        Ok(_) | Err(TemplateError::Dollar) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn check_creating(statement: &str, first: bool, warnings: &mut Vec<String>) -> Result<(), String> {
+    let words = words(statement);
+    check_session(&words)?;
+    let is =
+        |index: usize, word| words.get(index).is_some_and(|token: &Token<'_>| token.is_word(word));
+    let role = is(1, "role") || is(1, "user");
+    let named = words.get(2).is_some_and(names_login);
+    if first && !(is(0, "create") && role && named) {
+        return Err(
+            "the first statement must be CREATE ROLE \"{{name}}\" or CREATE USER \"{{name}}\""
+                .to_owned(),
+        );
+    }
+    if is(0, "do") || (is(0, "call")) {
+        return Err(
+            "a DO block or CALL could make or enable the login in ways that cannot be fenced"
+                .to_owned(),
+        );
+    }
+    let altered = is(0, "alter") && (role || is(1, "group"));
+    if altered && words.iter().any(|token| token.is_word("login") || token.is_word("rename")) {
+        return Err("a login is enabled where it is created, and keeps its name".to_owned());
+    }
+    if !first && is(0, "create") && (role || is(1, "group")) && !is(2, "mapping") {
+        return Err("only the first statement may create a role".to_owned());
+    }
+    if (is(0, "create") || altered) && role {
+        for right in ["superuser", "createrole", "replication", "bypassrls"] {
+            if words.iter().any(|token| token.is_word(right)) {
+                warnings.push(format!(
+                    "{} lets a login undo its own revocation: what it does outlives its lease",
+                    right.to_ascii_uppercase()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What would end our transaction, change our session, or wait for data that never comes.
+fn check_session(words: &[Token<'_>]) -> Result<(), String> {
+    let word = |index: usize| {
+        words
+            .get(index)
+            .filter(|token| token.kind == Kind::Word)
+            .map(|token| token.text.to_ascii_lowercase())
+    };
+    let (first, second) = (word(0).unwrap_or_default(), word(1).unwrap_or_default());
+    match (first.as_str(), second.as_str()) {
+        (
+            "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release",
+            _,
+        )
+        | ("prepare", "transaction") => Err(format!(
+            "{} is refused: all statements run in one transaction of ours",
+            first.to_ascii_uppercase()
+        )),
+        ("set", "local") => Ok(()),
+        ("set" | "reset" | "discard" | "listen" | "load", _) => Err(format!(
+            "{} would outlive the transaction: use SET LOCAL",
+            first.to_ascii_uppercase()
+        )),
+        ("copy", _) => Err("COPY is refused".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// True for `"{{name}}"` and `{{name}}`.
+fn names_login(token: &Token<'_>) -> bool {
+    let whole = matches!(token.kind, Kind::Placeholder | Kind::Name(_));
+    placeholder(token.content()).is_some_and(|(name, length)| {
+        whole && length == token.content().len() && (name == "name" || name == "username")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'";
+
+    fn check(more: &str) -> Result<Vec<String>, String> {
+        check_creation(&[CREATE.to_owned(), more.to_owned()])
+    }
+
+    #[test]
+    fn the_first_statement_creates_the_login_plainly() {
+        let good = [
+            CREATE,
+            "create user {{username}} password '{{password}}'; GRANT a TO {{name}}",
+            "/* x */ CREATE ROLE \"{{ name }}\"",
+        ];
+        for text in good {
+            assert!(check_creation(&[text.to_owned()]).is_ok(), "{text}");
+        }
+        let bad = [
+            "GRANT a TO \"{{name}}\"",
+            "CREATE ROLE \"x{{name}}\"",
+            "CREATE ROLE x",
+            "CREATE USER MAPPING FOR \"{{name}}\" SERVER s",
+            "CREATE GROUP \"{{name}}\"",
+            "CREATE ROLE '{{name}}'",
+            "DO $$ BEGIN CREATE ROLE \"{{name}}\"; END $$",
+            "",
+            "CREATE ROLE \"{{name}}",
+        ];
+        for text in bad {
+            assert!(check_creation(&[text.to_owned()]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_fence_is_refused_and_the_statement_is_named() {
+        let bad = [
+            "COMMIT",
+            "BEGIN",
+            "end",
+            "ROLLBACK",
+            "SAVEPOINT a",
+            "START TRANSACTION",
+            "ABORT",
+            "PREPARE TRANSACTION 'x'",
+            "SET ROLE postgres",
+            "RESET ALL",
+            "COPY a FROM STDIN",
+            "DO $$ BEGIN END $$",
+            "ALTER ROLE \"{{name}}\" LOGIN",
+            "ALTER USER {{name}} RENAME TO x",
+            "CREATE ROLE other",
+            "GRANT {{nmae}} TO x",
+            "/* a */ COMMIT",
+            "CREATE SCHEMA s_{{name}}",
+        ];
+        for text in bad {
+            let error = check(text).unwrap_err();
+            assert!(error.contains("statement 2"), "{text}: {error}");
+        }
+        let good = [
+            "SET LOCAL search_path = x",
+            "GRANT a TO \"{{name}}\"",
+            "ALTER ROLE \"{{name}}\" SET search_path = 'x'",
+            "ALTER ROLE \"{{name}}\" NOLOGIN",
+            "CREATE USER MAPPING FOR \"{{name}}\" SERVER s OPTIONS (password '{{password}}')",
+            "SELECT 'COMMIT; BEGIN'",
+            "COMMENT ON ROLE \"{{name}}\" IS $$;COMMIT$$",
+        ];
+        for text in good {
+            assert!(check(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rights_that_undo_a_revocation_are_warned_of() {
+        let checked = check_creation(&[format!("{CREATE} CREATEROLE")]).unwrap();
+        assert!(checked.iter().any(|text| text.contains("CREATEROLE")));
+    }
+
+    #[test]
+    fn later_statements_know_no_password() {
+        assert!(
+            check_later(&["DROP ROLE \"{{name}}\"".to_owned()], "revocation_statements").is_ok()
+        );
+        let error = check_later(&["SELECT '{{password}}'".to_owned()], "renew_statements");
+        assert!(error.unwrap_err().contains("renew_statements: statement 1"));
+    }
+
+    #[test]
+    fn phrases_are_found_outside_quotes_only() {
+        let statement = ["CREATE ROLE x CONNECTION  LIMIT 3 -- VALID UNTIL\n".to_owned()];
+        assert!(says(&statement, &["connection", "limit"]));
+        assert!(!says(&statement, &["valid", "until"]));
+    }
+}

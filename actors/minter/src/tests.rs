@@ -1,0 +1,7 @@
+//! The whole minter: on a database that says what it is told to, and on a real one.
+
+mod definitions;
+mod fake;
+mod real;
+mod revoking;
+mod tls;

@@ -1,0 +1,213 @@
+//! The ladder on a real PostgreSQL, against logins that do not want to go.
+
+use mssm_domain::BootId;
+use mssm_messages::engine::Outcome;
+use mssm_messages::minter::RolePatch;
+use mssm_testkit::{TestDatabase, TestPostgres};
+use uuid::Uuid;
+
+use crate::testing::{CREATE, Rig, patch};
+
+async fn rig(postgres: &TestPostgres) -> (Rig, TestDatabase) {
+    let database = postgres.fresh_database().await;
+    let rig = Rig::real(u64::from_str_radix(&database.name[1..], 16).unwrap()).open().await;
+    rig.connect(patch(postgres, &database.name)).await.unwrap();
+    let admin = postgres.admin(&database.name).await;
+    admin.batch_execute("GRANT CREATE ON SCHEMA public TO PUBLIC").await.unwrap();
+    rig.role("app", &[CREATE]).await.unwrap();
+    (rig, database)
+}
+
+#[actix_rt::test]
+async fn who_owns_a_table_loses_access_and_the_table_stays() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
+    session.batch_execute("CREATE TABLE mine AS SELECT 7 AS a").await.unwrap();
+    let outcome = rig.revoke(&login).await;
+    let Outcome::AccessEnded(why) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("owns 1 objects") && why.contains("`owner`"), "{why}");
+    assert!(session.query("SELECT 1", &[]).await.is_err());
+    let again = postgres.connect(&login.username, &login.password, &database.name).await;
+    assert!(again.is_err());
+    let admin = postgres.admin(&database.name).await;
+    admin.query_one("SELECT a FROM mine", &[]).await.unwrap();
+    admin.batch_execute("DROP TABLE mine").await.unwrap();
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}
+
+#[actix_rt::test]
+async fn what_a_login_owns_in_any_database_goes_to_the_owner() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let other = postgres.fresh_database().await;
+    let admin = postgres.admin(&database.name).await;
+    let elsewhere = postgres.admin(&other.name).await;
+    elsewhere.batch_execute("GRANT CREATE ON SCHEMA public TO PUBLIC").await.unwrap();
+    let owner = format!("{}_owner", database.name);
+    admin.batch_execute(&format!("CREATE ROLE {owner} NOLOGIN")).await.unwrap();
+    let definition = RolePatch {
+        creation_statements: Some(vec![CREATE.to_owned()]),
+        owner: Some(owner.clone()),
+        ..RolePatch::default()
+    };
+    assert_eq!(rig.role_with("app", definition).await.unwrap(), Vec::<String>::new());
+    let login = rig.mint("app").await.unwrap();
+    for name in [&database.name, &other.name] {
+        let session = postgres.connect(&login.username, &login.password, name).await.unwrap();
+        let sql = "CREATE TABLE mine AS SELECT 7 AS a; CREATE SCHEMA \"it's \"\"mine\"\"\"";
+        let sql = if name == &database.name { sql } else { "CREATE TABLE mine AS SELECT 7 AS a" };
+        // Schemas need a right on the database.
+        let sql = sql.split(';').next().unwrap();
+        session.batch_execute(sql).await.unwrap();
+        let function =
+            "CREATE FUNCTION f() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'";
+        session.batch_execute(function).await.unwrap();
+        let defaults = "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC";
+        session.batch_execute(defaults).await.unwrap();
+    }
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    let sql = "SELECT tableowner::text, (SELECT prosecdef FROM pg_proc WHERE proname = 'f') \
+        FROM pg_tables WHERE tablename = 'mine'";
+    for session in [&admin, &elsewhere] {
+        let row = session.query_one(sql, &[]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), owner);
+        assert!(!row.get::<_, bool>(1), "no function runs with the new owner's rights");
+    }
+}
+
+#[actix_rt::test]
+async fn an_owner_that_can_log_in_is_refused_when_the_role_is_written() {
+    let postgres = TestPostgres::shared();
+    let (rig, _database) = rig(postgres).await;
+    let definition = RolePatch {
+        creation_statements: Some(vec![CREATE.to_owned()]),
+        owner: Some(postgres.admin_user().to_owned()),
+        ..RolePatch::default()
+    };
+    assert!(rig.role_with("app", definition).await.is_err());
+}
+
+#[actix_rt::test]
+async fn custom_statements_run_after_access_has_ended() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let definition = RolePatch {
+        revocation_statements: Some(vec![
+            "DROP OWNED BY \"{{name}}\"; DROP ROLE IF EXISTS \"{{name}}\"".to_owned(),
+        ]),
+        ..RolePatch::default()
+    };
+    rig.role_with("app", definition).await.unwrap();
+    let login = rig.mint("app").await.unwrap();
+    let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
+    session.batch_execute("CREATE TABLE mine (a int)").await.unwrap();
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    assert!(!postgres.role_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_login_that_locks_its_own_role_does_not_stop_rung_one() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let bystander = rig.mint("app").await.unwrap();
+    let login = rig.mint("app").await.unwrap();
+    let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
+    let idle = format!("BEGIN; ALTER ROLE \"{}\" PASSWORD 'mine'", login.username);
+    session.batch_execute(&idle).await.unwrap();
+    let outcomes = rig.revoke_all(&[&bystander, &login], None).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone, Outcome::Gone]);
+    let sessions = [
+        postgres.connect(&login.username, "mine", &database.name).await,
+        postgres.connect(&login.username, &login.password, &database.name).await,
+    ];
+    assert!(sessions.iter().all(Result::is_err));
+}
+
+#[actix_rt::test]
+async fn a_prepared_transaction_does_not_stop_the_ladder() {
+    let postgres = TestPostgres::private();
+    let admin = postgres.admin("postgres").await;
+    admin.batch_execute("ALTER SYSTEM SET max_prepared_transactions = 5").await.unwrap();
+    drop(admin);
+    postgres.stop();
+    postgres.start();
+    let (rig, database) = rig(&postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
+    let name = &login.username;
+    for sql in [
+        format!("BEGIN; ALTER ROLE \"{name}\" PASSWORD 'mine'"),
+        "PREPARE TRANSACTION 'it''s mine'".to_owned(),
+    ] {
+        session.batch_execute(&sql).await.unwrap();
+    }
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    assert!(!postgres.role_exists(name).await);
+}
+
+#[actix_rt::test]
+async fn a_mint_in_doubt_cannot_come_through_behind_the_fence() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let prepared = rig.prepare("app").await.unwrap();
+    let login = Rig::doubtful(prepared, rig.lease());
+    let earlier = BootId::from_uuid(Uuid::from_u128(77));
+    let cluster = mssm_domain::ClusterId::from_uuid(Uuid::from_u128(9));
+    let application = crate::spec::application_name(cluster, earlier, crate::spec::Lane::Mint);
+    let late = postgres.admin(&database.name).await;
+    let sql = format!(
+        "SET application_name = '{application}'; BEGIN; CREATE ROLE \"{}\" LOGIN",
+        login.username
+    );
+    late.batch_execute(&sql).await.unwrap();
+    let outcomes = rig.revoke_all(&[&login], Some(earlier)).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    assert!(late.batch_execute("COMMIT").await.is_err(), "the late mint was ended");
+    assert!(!postgres.role_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_mint_in_doubt_that_came_through_is_taken_down() {
+    let postgres = TestPostgres::shared();
+    let (rig, _database) = rig(postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let outcomes = rig.revoke_all(&[&login], Some(rig.boot)).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    assert!(!postgres.role_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_renamed_login_is_no_absent_one() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let admin = postgres.admin(&database.name).await;
+    let renamed = format!("{}_renamed", database.name);
+    let rename = format!("ALTER ROLE \"{}\" RENAME TO {renamed}", login.username);
+    admin.batch_execute(&rename).await.unwrap();
+    let outcome = rig.revoke(&login).await;
+    assert!(matches!(&outcome, Outcome::Failed(why) if why.contains(&renamed)), "{outcome:?}");
+    let back = format!("ALTER ROLE {renamed} RENAME TO \"{}\"", login.username);
+    admin.batch_execute(&back).await.unwrap();
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}
+
+#[actix_rt::test]
+async fn another_servers_word_does_not_count() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let elsewhere = TestPostgres::private();
+    let definition = mssm_messages::minter::ConnectionPatch {
+        verify_connection: Some(false),
+        ..patch(&elsewhere, "postgres")
+    };
+    rig.connect(definition).await.unwrap();
+    let outcome = rig.revoke(&login).await;
+    assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("another")), "{outcome:?}");
+    assert!(rig.mint("app").await.is_err());
+    rig.connect(patch(postgres, &database.name)).await.unwrap();
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}
