@@ -56,9 +56,9 @@ pub(crate) struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    Local(LocalCommand),
-    #[command(flatten)]
     Client(ClientCommand),
+    #[command(flatten)]
+    Local(LocalCommand),
 }
 
 /// Commands that call no server.

@@ -3,9 +3,12 @@
 /// The prefixes under which a variable is looked for; the first that is set and not empty wins.
 const PREFIXES: [&str; 3] = ["MSSM_", "BAO_", "VAULT_"];
 
+/// Finds a variable's value by its name.
+type Lookup = dyn Fn(&str) -> Option<String>;
+
 /// Where variables come from: the process, or a test's table.
 pub(crate) struct Environment {
-    lookup: Box<dyn Fn(&str) -> Option<String>>,
+    lookup: Box<Lookup>,
 }
 
 impl Environment {

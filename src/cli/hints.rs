@@ -11,7 +11,10 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
         400 if said("HTTP request to an HTTPS server") => {
             Some("the server speaks TLS: let MSSM_ADDR begin with https://".to_owned())
         }
-        400 if said("not initialized") => Some(INITIALISE.to_owned()),
+        400 | 503 if said("not initialized") => Some(INITIALISE.to_owned()),
+        400 if said("already initialized") => {
+            Some("its shares were shown when that was done: go on with `mssm operator unseal`".to_owned())
+        }
         400 if said("check-and-set") => Some(
             "somebody else may have written meanwhile: look at `mssm kv metadata get`, then give the current version as -cas"
                 .to_owned(),
@@ -19,6 +22,13 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
         403 if !refusal.with_token => {
             Some("no token was sent: run `mssm login`, or set MSSM_TOKEN".to_owned())
         }
+        403 if path == "auth/token/lookup-self" => {
+            Some("the token is unknown, has expired or was revoked: run `mssm login` with another".to_owned())
+        }
+        403 if path.starts_with(MOUNT_QUESTION) => Some(format!(
+            "either nothing is mounted at {}, or your token may do nothing there: `mssm token lookup` shows its policies",
+            path.trim_start_matches(MOUNT_QUESTION)
+        )),
         403 => Some(format!(
             "`mssm token capabilities {path}` shows what your token may do there, `mssm token lookup` whether it still lives"
         )),
@@ -29,13 +39,15 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
         413 => Some("the request is larger than the server accepts".to_owned()),
         429 => Some("the server is busy or a quota is used up: wait a little and try again".to_owned()),
         501 => Some(INITIALISE.to_owned()),
-        503 if said("not initialized") => Some(INITIALISE.to_owned()),
         503 if said("sealed") => {
             Some("run `mssm operator unseal` once per share; `mssm status` shows the progress".to_owned())
         }
         _ => None,
     }
 }
+
+/// Where `kv` commands ask which mount a path is on.
+const MOUNT_QUESTION: &str = "sys/internal/ui/mounts/";
 
 const INITIALISE: &str = "the server holds no data yet: run `mssm operator init` once";
 
@@ -92,6 +104,21 @@ mod tests {
         for (status, text, with_token, expected) in cases {
             assert!(hint(status, text, with_token).contains(expected), "{status} {text}");
         }
+    }
+
+    #[test]
+    fn a_refused_question_about_the_token_or_the_mount_has_its_own_advice() {
+        let refused = |path: &str| Refusal {
+            status: 403,
+            verb: "GET",
+            path: path.to_owned(),
+            with_token: true,
+            texts: Vec::new(),
+        };
+        let token = for_refusal(&refused("auth/token/lookup-self")).unwrap();
+        assert!(token.contains("mssm login"));
+        let mount = for_refusal(&refused("sys/internal/ui/mounts/kv/app")).unwrap();
+        assert!(mount.contains("mounted at kv/app"));
     }
 
     #[test]

@@ -95,16 +95,12 @@ fn revoke(args: &RevokeArgs, session: &mut Session<'_>) -> Result<(), Failure> {
         }
         (true, true) => Call::write(&format!("sys/leases/revoke-force/{id}"), json!({})),
     };
-    let done = match (args.prefix, args.sync) {
-        (true, _) => format!("Success! Ended the leases below: {id}"),
-        (false, true) => format!("Success! Ended the lease: {id}"),
-        (false, false) => {
-            format!("All set: the lease ends now or at the server's next attempt: {id}")
-        }
-    };
-    let answer = session.ask(&call)?;
-    drop(answer);
-    session.output.done(&done)
+    session.ask(&call)?;
+    let whose = if args.prefix { "the leases below" } else { "the lease" };
+    // Without -sync the server has only taken note: it ends the login now, or at its next attempt.
+    let done =
+        if args.sync || args.force { "Success! Ended" } else { "All set: the server is ending" };
+    session.output.done(&format!("{done} {whose}: {id}"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(crate) struct LoginArgs {
     /// `-` reads the token or password from standard input
     #[arg(value_name = "-")]
     source: Option<String>,
-    /// `token`, `userpass`, or the name of a userpass mount given with -path
+    /// How to log in
     #[arg(long, default_value = "token", value_parser = ["token", "userpass"])]
     method: String,
     /// User name, for userpass

@@ -76,7 +76,7 @@ pub(crate) fn run(command: &OperatorCommand, session: &mut Session<'_>) -> Resul
         }
         OperatorCommand::Rotate => {
             session.ask(&Call::write("sys/rotate", json!({})))?;
-            session.output.done("Success! Rotated the key.\n".trim_end())?;
+            session.output.done("Success! Rotated the key.")?;
             session.show(&Call::read("sys/key-status"))
         }
         OperatorCommand::Status => status::run(session),
@@ -105,12 +105,12 @@ fn init(args: &InitArgs, session: &mut Session<'_>) -> Result<(), Failure> {
         let shown = vaults_shape(args, &answer);
         return session.output.object(&shown, &Value::Object(shown.clone()));
     }
-    let mut text = String::new();
-    for (index, share) in answer.texts("keys_base64").iter().enumerate() {
-        text.push_str(&format!("Unseal Key {}: {share}\n", index + 1));
-    }
+    let shares = answer.texts("keys_base64");
+    let numbered = shares.iter().zip(1..);
+    let lines: Vec<String> =
+        numbered.map(|(share, number)| format!("Unseal Key {number}: {share}\n")).collect();
     let token = answer.member("root_token").as_str().unwrap_or_default();
-    text.push_str(&format!("\nInitial Root Token: {token}\n"));
+    let text = format!("{}\nInitial Root Token: {token}\n", lines.concat());
     session.output.text(&text)?;
     session.output.note(&format!(
         "\nInitialized with {} shares, of which {} unseal. They are shown only now: give each to another

@@ -84,7 +84,9 @@ impl Settings {
             (Some(format), _) => format,
             (None, None) => Format::Table,
             (None, Some(text)) => Format::from_str(&text, true).map_err(|_| {
-                Failure::usage(format!("MSSM_FORMAT is `{text}`: say table or json"))
+                Failure::usage(format!(
+                    "MSSM_FORMAT (or VAULT_FORMAT) is `{text}`: say table or json"
+                ))
             })?,
         };
         Ok(Self {

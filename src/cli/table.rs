@@ -11,7 +11,7 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(|text| (*text).to_owned()).collect();
     let lines: Vec<Vec<String>> =
         [headings, underlines].iter().chain(rows).flat_map(|row| lines_of(row)).collect();
-    let columns = lines.iter().map(|line| line.len()).max().unwrap_or(0);
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
             lines
