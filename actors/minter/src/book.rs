@@ -1,7 +1,7 @@
 //! What the minter knows while the server is open: definitions in use, and what it has under way.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -81,6 +81,8 @@ struct State {
     roles: HashMap<(MountId, String), Rc<Role>>,
     /// SQL that was sent and whose outcome is not known: which backend has it.
     under_way: HashMap<LeaseId, Backend>,
+    /// Leases whose login is being made at this moment.
+    making: HashSet<LeaseId>,
 }
 
 /// Shared by the minter's own tasks, on its one thread; never borrowed across an await.
@@ -92,6 +94,18 @@ pub(crate) struct Book {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) leases: Arc<OnceLock<Port<CountTarget>>>,
     state: RefCell<State>,
+}
+
+/// A login that is being made.
+pub(crate) struct Making {
+    book: Rc<Book>,
+    lease: LeaseId,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.book.state.borrow_mut().making.remove(&self.lease);
+    }
 }
 
 /// Where a connection's definition lies.
@@ -113,12 +127,12 @@ pub(crate) fn damaged(error: RecordError) -> EngineError {
 impl Book {
     pub(crate) fn new(
         boot: BootId,
-        leases: Arc<OnceLock<Port<CountTarget>>>,
         barrier: Barrier,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
         dialer: Arc<dyn Dialer>,
     ) -> Self {
+        let leases = Arc::default();
         Self { boot, barrier, clock, random, dialer, leases, state: RefCell::default() }
     }
 
@@ -166,6 +180,17 @@ impl Book {
         state.changes += 1;
         state.roles.retain(|(of, _), _| *of != mount);
         state.targets.retain(|(of, _), _| *of != mount);
+    }
+
+    /// Notes that a lease's login is being made, until the reply is dropped.
+    pub(crate) fn make(self: &Rc<Self>, lease: &LeaseId) -> Making {
+        self.state.borrow_mut().making.insert(lease.clone());
+        Making { book: Rc::clone(self), lease: lease.clone() }
+    }
+
+    /// True while a lease's login is being made: it may be tried again, so nothing ends it yet.
+    pub(crate) fn is_making(&self, lease: &LeaseId) -> bool {
+        self.state.borrow().making.contains(lease)
     }
 
     /// Notes that a lease's SQL is sent, and to whom.

@@ -103,6 +103,12 @@ async fn read_cases(
     let mut cases = Vec::with_capacity(msg.credentials.len());
     for (index, revocation) in msg.credentials.into_iter().enumerate() {
         let (lease, in_doubt) = (revocation.lease, revocation.in_doubt);
+        if book.is_making(&lease) {
+            if let Some(verdict) = verdicts.0.get_mut(index) {
+                *verdict = Some(Outcome::Failed("the login is still being made".to_owned()));
+            }
+            continue;
+        }
         match decode(&revocation.data).map_err(damaged) {
             Ok(credential) => cases.push(Case {
                 index,

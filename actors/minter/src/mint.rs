@@ -7,6 +7,7 @@ use std::time::Duration;
 use mssm_domain::{Random, SecretText, Timestamp, Ttl, generate_base62};
 use mssm_messages::BarrierError;
 use mssm_messages::engine::{Create, CreateError, Created, EngineError, Extend, Prepare, Prepared};
+use tokio::time::Instant;
 
 use crate::book::{Book, Role, Target, damaged};
 use crate::engine::{DbError, Refusal};
@@ -26,6 +27,9 @@ const CONNECTION_LIMIT: u32 = 10;
 const GRACE: Duration = Duration::from_secs(5);
 /// How often SQL that collided with others' is sent again.
 const TRIES: u32 = 10;
+
+/// No try of a mint begins later: whoever asked must hear of its end.
+const RETRY_FOR: Duration = Duration::from_secs(10);
 
 /// See [`Prepare`]: the database is not touched.
 pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, EngineError> {
@@ -88,6 +92,8 @@ pub(crate) fn is_allowed(patterns: &[String], role: &str) -> bool {
 /// See [`Create`].
 pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, CreateError> {
     let certain = |error| CreateError { error, in_doubt: false };
+    let _making = book.make(&msg.lease);
+    let begun = Instant::now();
     let mint = Mint::plan(book, &msg).await.map_err(certain)?;
     let mut tries = 0;
     loop {
@@ -110,7 +116,7 @@ pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, Crea
                 mint.after(book, &msg, &session);
                 return Ok(mint.created());
             }
-            Err(error) if error.is_transient() && tries < TRIES => {
+            Err(error) if error.is_transient() && tries < TRIES && begun.elapsed() < RETRY_FOR => {
                 drop(session);
                 pause(book.random.as_ref()).await;
             }

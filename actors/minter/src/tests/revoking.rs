@@ -211,3 +211,53 @@ async fn another_servers_word_does_not_count() {
     rig.connect(patch(postgres, &database.name)).await.unwrap();
     assert_eq!(rig.revoke(&login).await, Outcome::Gone);
 }
+
+#[actix_rt::test]
+async fn a_mint_whose_session_is_killed_is_in_doubt_and_settled() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    rig.role("app", &[CREATE, "SELECT pg_sleep(8) /* slow */"]).await.unwrap();
+    let prepared = rig.prepare("app").await.unwrap();
+    let lease = rig.lease();
+    let admin = postgres.admin(&database.name).await;
+    let kill = async {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+            WHERE application_name LIKE 'mssm:%:m' AND query LIKE '%/* slow */%' \
+            AND wait_event = 'PgSleep' AND datname = $1";
+        while admin.query(sql, &[&database.name]).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (made, ()) = futures_util::future::join(rig.create(&prepared, &lease), kill).await;
+    assert!(made.unwrap_err().in_doubt);
+    let login = Rig::doubtful(prepared, lease);
+    let outcomes = rig.revoke_all(&[&login], Some(rig.boot)).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    assert!(!postgres.role_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_login_that_is_being_made_is_not_declared_gone() {
+    let postgres = TestPostgres::shared();
+    let (rig, _database) = rig(postgres).await;
+    rig.role("app", &[CREATE, "SELECT pg_sleep(0.3)"]).await.unwrap();
+    let prepared = rig.prepare("app").await.unwrap();
+    let lease = rig.lease();
+    let login = Rig::doubtful(
+        mssm_messages::engine::Prepared {
+            target: prepared.target,
+            data: prepared.data.duplicate(),
+            ttl: None,
+            max_ttl: None,
+            renewable: true,
+            warnings: Vec::new(),
+        },
+        lease.clone(),
+    );
+    let logins = [&login];
+    let revoking = rig.revoke_all(&logins, Some(rig.boot));
+    let (made, early) = futures_util::future::join(rig.create(&prepared, &lease), revoking).await;
+    made.unwrap();
+    assert!(matches!(early.unwrap()[0], Outcome::Failed(_)));
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}
