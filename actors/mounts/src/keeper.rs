@@ -20,11 +20,11 @@ use tokio::sync::Semaphore;
 
 use crate::{record, rules};
 
-/// How long a replica may take to acknowledge; one that does not counts as gone.
+/// How long a replica may take to acknowledge; one that is held up longer is not waited for.
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);
 /// How long a mount that could not be taken away yet is left alone before the next try.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Mounts are few; more in one page is a store that is not ours.
+/// Mounts are few ([`rules::MOUNTS_MAX`]); a full page is a store that is not ours.
 const PAGE: usize = 500;
 
 /// Holds the mount table; sends it to every replica, has leases ended and engines forget.
@@ -185,16 +185,15 @@ impl Core {
             state.table.clone_from(&table);
             (state.epoch, state.replicas.clone())
         };
-        let install = |replica: Recipient<InstallTable>| {
-            let table = table.clone();
-            async move {
-                let sent = replica.send(InstallTable { epoch, table }).timeout(ACKNOWLEDGE).await;
-                sent.is_err().then_some(replica)
-            }
-        };
-        let gone: Vec<_> =
-            join_all(replicas.into_iter().map(install)).await.into_iter().flatten().collect();
-        self.state.borrow_mut().replicas.retain(|replica| !gone.contains(replica));
+        let told = replicas.iter().map(|replica| {
+            // A task of its own waits for the reply: a replica that is held up past the deadline
+            // still finds the table in its mailbox, before whatever it is asked later.
+            let reply = actix_rt::spawn(replica.send(InstallTable { epoch, table: table.clone() }));
+            async move { !matches!(tokio::time::timeout(ACKNOWLEDGE, reply).await, Ok(Ok(Err(_)))) }
+        });
+        if !join_all(told).await.into_iter().all(|there| there) {
+            self.state.borrow_mut().replicas.retain(Recipient::connected);
+        }
     }
 
     /// Writes a mount down over the version that is there.
@@ -209,7 +208,8 @@ impl Core {
         let mount = rules::enable(&table, msg, core.random.as_ref())?;
         core.store(&mount).await?;
         let mount = Arc::new(mount);
-        core.install(Some(Arc::new(rules::with(&table, (*mount).clone())))).await;
+        // The table of now: there is none if the server closed meanwhile.
+        core.install(Some(Arc::new(rules::with(&*core.table()?, (*mount).clone())))).await;
         Ok(mount)
     }
 

@@ -6,6 +6,8 @@ use mssm_domain::{MountId, Prefix, Random, generate_uuid};
 use mssm_messages::engine::EngineKind;
 use mssm_messages::mounts::{Enable, Mount, MountError, MountTable, TunePatch};
 
+/// The most mounts: every request looks through them, and a store with more would not open.
+pub(crate) const MOUNTS_MAX: usize = 400;
 /// First segments that are the server's own.
 const RESERVED: [&str; 5] = ["sys/", "auth/", "identity/", "audit/", "raw/"];
 
@@ -43,6 +45,9 @@ pub(crate) fn enable(
         .find(|taken| taken.starts_with(prefix) || prefix.starts_with(taken));
     if let Some(taken) = conflict {
         return Err(MountError::Taken(taken.to_owned()));
+    }
+    if table.iter().count() >= MOUNTS_MAX {
+        return Err(MountError::Invalid(format!("there are {MOUNTS_MAX} mounts already")));
     }
     let version = mountable(wish.kind, wish.version)?;
     let mount = fresh(wish.prefix, wish.kind, version, wish.description, random);

@@ -8,7 +8,8 @@ use mssm_domain::{CanonicalPath, ClusterId, Prefix, RecordPath, Ttl};
 use mssm_messages::engine::{EngineError, EngineKind, Unmount};
 use mssm_messages::lease::{LeaseError, RevokeMount};
 use mssm_messages::mounts::{
-    Disable, Enable, MountError, MountPorts, MountTable, ReadTable, Tune, TunePatch,
+    Disable, Enable, InstallTable, MountError, MountPorts, MountTable, ReadTable, RegisterTable,
+    Tune, TunePatch,
 };
 use mssm_messages::seal::{Closing, Found, Opened};
 use mssm_testkit::{MemoryStore, SeededRandom};
@@ -191,4 +192,54 @@ async fn a_damaged_mount_is_said_when_the_server_opens() {
     barrier.commit(mssm_messages::Changes::new().put(path, 0, bytes)).await.unwrap();
     let cluster = ClusterId::parse("6e2e9a0c-93a5-4a62-a4f7-2f0f1f7d6c11").unwrap();
     assert!(fixture.keeper.send(Opened { cluster }).await.unwrap().is_err());
+}
+
+#[actix_rt::test]
+async fn no_more_is_mounted_than_a_store_opens_with() {
+    let store = MemoryStore::new();
+    let fixture = opened(&store, 0).await;
+    let mut refused = 0;
+    for number in 0..crate::rules::MOUNTS_MAX {
+        let enabled = fixture.enable(&format!("kv{number}"), EngineKind::Kv).await;
+        refused += usize::from(enabled.is_err());
+    }
+    assert_eq!(refused, 5, "the default mounts count");
+    let table = opened(&store.copy(), 0).await.table().await;
+    assert_eq!(table.iter().count(), crate::rules::MOUNTS_MAX);
+}
+
+/// A replica whose thread is held up for a while; keeps what it is sent.
+struct HeldUp(Arc<std::sync::Mutex<Vec<InstallTable>>>);
+
+impl Actor for HeldUp {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        use actix::{AsyncContext, WrapFuture};
+        ctx.wait(tokio::time::sleep(std::time::Duration::from_mins(1)).into_actor(self));
+    }
+}
+
+impl Handler<InstallTable> for HeldUp {
+    type Result = ();
+
+    fn handle(&mut self, msg: InstallTable, _ctx: &mut Self::Context) {
+        self.0.lock().unwrap().push(msg);
+    }
+}
+
+#[actix_rt::test]
+async fn a_worker_that_is_held_up_holds_nobody_up_and_gets_the_table_all_the_same() {
+    tokio::time::pause();
+    let fixture = opened(&MemoryStore::new(), 0).await;
+    let told = Arc::default();
+    let held_up = HeldUp(Arc::clone(&told)).start();
+    fixture.keeper.send(RegisterTable(held_up.recipient())).await.unwrap();
+    let start = tokio::time::Instant::now();
+    fixture.enable("kv1", EngineKind::Kv).await.unwrap();
+    fixture.enable("kv2", EngineKind::Kv).await.unwrap();
+    assert!(start.elapsed() < std::time::Duration::from_secs(3));
+    tokio::time::sleep(std::time::Duration::from_mins(1)).await;
+    let last = told.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(owner(&last.table.unwrap(), "kv2/a").unwrap(), "kv2/ a");
 }
