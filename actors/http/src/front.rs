@@ -48,38 +48,52 @@ async fn respond(
     payload: Payload,
     id: RequestId,
 ) -> Answer {
-    match receive(&worker, &request, payload, id).await {
+    let mut call = match address(&request, id) {
+        Err(refusal) => return refusal.into_answer(),
+        Ok(None) => return Refusal::not_found().into_answer(),
+        Ok(Some(call)) => call,
+    };
+    match receive(&worker, &request, payload, &call).await {
+        Ok(body) => {
+            call.body = body;
+            limited(worker, call).await
+        }
+        // The path is known now, so this is written down, unless anybody at all may send it.
+        Err(refusal) if call.token.is_some() => pipeline::unreadable(&worker, &call, refusal).await,
         Err(refusal) => refusal.into_answer(),
-        Ok(None) => Refusal::not_found().into_answer(),
-        Ok(Some(call)) => limited(worker, call).await,
     }
 }
 
-/// Parses the head, and reads the body of who may have one read.
-async fn receive(
-    worker: &Worker,
-    request: &HttpRequest,
-    payload: Payload,
-    id: RequestId,
-) -> Result<Option<Call>, Refusal> {
+/// Parses the head; `None` for what lies outside of the API.
+fn address(request: &HttpRequest, id: RequestId) -> Result<Option<Call>, Refusal> {
     // The raw path: what actix offers beside it is decoded with losses.
     let path = match parse(request.uri().path()) {
         Ok(Address::Api(path)) => path,
         Ok(Address::Elsewhere) => return Ok(None),
         Err(error) => return Err(Refusal::invalid(error.to_string())),
     };
-    let mut call = Call::parse(request, id, path)?;
+    let call = Call::parse(request, id, path)?;
     if request.method() == Method::HEAD && !resources::answers_head(&call) {
         return Err(Refusal::unsupported_operation());
     }
-    // Without a token nothing but the open paths is answered, so there is no body worth reading.
-    if call.verb.has_body() && (call.token.is_some() || resources::is_open(&call)) {
-        let announced = request.headers().get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
-        let (bytes, reservation) = worker.gate.read(announced, payload).await?;
-        call.body = Body::parse(bytes, Some(reservation))?;
-    }
     Ok(Some(call))
+}
+
+/// Reads the body of who may have one read.
+async fn receive(
+    worker: &Worker,
+    request: &HttpRequest,
+    payload: Payload,
+    call: &Call,
+) -> Result<Body, Refusal> {
+    // Without a token nothing but the open paths is answered, so there is no body worth reading.
+    if !call.verb.has_body() || !(call.token.is_some() || resources::is_open(call)) {
+        return Ok(Body::empty());
+    }
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
+    let (bytes, reservation) = worker.gate.read(announced, payload).await?;
+    Body::parse(bytes, Some(reservation))
 }
 
 /// Waits for the request's turn and works on it, both within their time.

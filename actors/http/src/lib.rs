@@ -29,6 +29,8 @@ mod resources;
 mod scan;
 mod selfsigned;
 mod server;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod trail;
 

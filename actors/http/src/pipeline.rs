@@ -58,6 +58,13 @@ pub(crate) async fn answer(worker: Rc<Worker>, call: Call) -> Answer {
     }
 }
 
+/// Answers a request whose body cannot be used.
+pub(crate) async fn unreadable(worker: &Worker, call: &Call, refusal: Refusal) -> Answer {
+    let known = Known { operation: call.verb.capability(true).name(), ..Known::default() };
+    let trail = Trail::new(call, &known);
+    conclude(worker, call, &known, trail, refuse(call, refusal)).await
+}
+
 struct Admitted {
     known: Known,
     authorized: Authorized,

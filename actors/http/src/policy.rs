@@ -135,6 +135,6 @@ mod tests {
     #[test]
     fn a_value_has_one_spelling_before_rules_see_it() {
         assert_eq!(compact(("a", "\"b\\u0061r\"")).1, "\"bar\"");
-        assert_eq!(compact(("a", "[ 1, 1e400 ]")).1, "[1,1e400]");
+        assert_eq!(compact(("a", "[ 1, 1e400 ]")).1, "[1,1e+400]");
     }
 }

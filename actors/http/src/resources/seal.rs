@@ -11,7 +11,7 @@ use mssm_messages::seal::{
 
 use crate::answer::Answer;
 use crate::call::{Call, Verb};
-use crate::door::{FAR, NEAR, Worker, ask};
+use crate::door::{FAR, NEAR, Worker, ask, commit};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
@@ -120,7 +120,7 @@ pub(crate) async fn init(worker: &Worker, call: &Call) -> Result<Answer, Refusal
         // There is nothing to split: clients send numbers all the same.
         wish = Init { shares: 0, threshold: 0 };
     }
-    let founded = ask(&worker.door.seal.init, wish, FAR).await?;
+    let founded = commit(&worker.door.seal.init, wish).await?;
     // EXPOSE: this answer is the only place where the shares are ever seen.
     let all = |encode: fn(&SecretBytes) -> String| founded.shares.iter().map(encode);
     Ok(Answer::bare(
@@ -135,11 +135,11 @@ pub(crate) async fn init(worker: &Worker, call: &Call) -> Result<Answer, Refusal
 pub(crate) async fn unseal(worker: &Worker, call: &Call) -> Result<Answer, Refusal> {
     let seal = &worker.door.seal;
     let status = if call.body.flag("reset")? == Some(true) {
-        ask(&seal.reset, ResetUnseal, FAR).await?
+        commit(&seal.reset, ResetUnseal).await?
     } else if let Some(share) = call.body.secret("key")? {
-        ask(&seal.unseal, Unseal(share), FAR).await?
+        commit(&seal.unseal, Unseal(share)).await?
     } else if ask_status(worker).await?.kind == SealKind::Static {
-        ask(&seal.auto_unseal, AutoUnseal, FAR).await?
+        commit(&seal.auto_unseal, AutoUnseal).await?
     } else {
         let text = "'key' must be specified in request body as JSON, or 'reset' set to true";
         return Err(Refusal::invalid(text));
@@ -151,7 +151,7 @@ pub(crate) async fn unseal(worker: &Worker, call: &Call) -> Result<Answer, Refus
 pub(crate) async fn seal(visit: &Visit) -> Result<Answer, Refusal> {
     match visit.call.verb {
         Verb::Write => {
-            ask(&visit.worker.door.seal.seal, SealNow, FAR).await?;
+            commit(&visit.worker.door.seal.seal, SealNow).await?;
             Ok(Answer::done())
         }
         _ => Err(Refusal::unsupported_operation()),
@@ -176,7 +176,7 @@ pub(crate) async fn key_status(visit: &Visit) -> Result<Answer, Refusal> {
 pub(crate) async fn rotate(visit: &Visit) -> Result<Answer, Refusal> {
     match visit.call.verb {
         Verb::Write => {
-            ask(&visit.worker.door.seal.rotate, Rotate, FAR).await?;
+            commit(&visit.worker.door.seal.rotate, Rotate).await?;
             Ok(Answer::done())
         }
         _ => Err(Refusal::unsupported_operation()),
