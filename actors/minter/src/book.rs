@@ -127,12 +127,12 @@ pub(crate) fn damaged(error: RecordError) -> EngineError {
 impl Book {
     pub(crate) fn new(
         boot: BootId,
+        leases: Arc<OnceLock<Port<CountTarget>>>,
         barrier: Barrier,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
         dialer: Arc<dyn Dialer>,
     ) -> Self {
-        let leases = Arc::default();
         Self { boot, barrier, clock, random, dialer, leases, state: RefCell::default() }
     }
 

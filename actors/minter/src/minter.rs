@@ -26,6 +26,9 @@ use crate::{connections, ladder, mint, roles};
 pub struct MinterConfig {
     /// This run of the server; part of every session's name.
     pub boot: BootId,
+    /// Where to ask how many leases need a connection before it is deleted or moved. May be put
+    /// there later; while it is not there, nothing is known to need anything.
+    pub leases: Arc<OnceLock<Port<CountTarget>>>,
 }
 
 /// Makes, extends and ends database logins, and keeps the definitions they come from.
@@ -46,17 +49,6 @@ impl Minter {
         Self::over(config, barrier, clock, random, Arc::new(Postgres))
     }
 
-    /// Where to ask how many leases need a connection before it is deleted or moved.
-    ///
-    /// The lease manager starts after the minter, so the port is put there once it is known; while
-    /// it is not, nothing is known to need anything.
-    pub fn counting(mut self, leases: Arc<OnceLock<Port<CountTarget>>>) -> Self {
-        if let Some(book) = Rc::get_mut(&mut self.book) {
-            book.leases = leases;
-        }
-        self
-    }
-
     pub(crate) fn over(
         config: MinterConfig,
         barrier: Barrier,
@@ -64,7 +56,8 @@ impl Minter {
         random: Arc<dyn Random>,
         dialer: Arc<dyn Dialer>,
     ) -> Self {
-        Self { book: Rc::new(Book::new(config.boot, barrier, clock, random, dialer)) }
+        let MinterConfig { boot, leases } = config;
+        Self { book: Rc::new(Book::new(boot, leases, barrier, clock, random, dialer)) }
     }
 }
 

@@ -64,12 +64,11 @@ impl Rig {
         let clock = TestClock::new();
         let leases = Arc::new(OnceLock::new());
         let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
-        let config = MinterConfig { boot };
+        let config = MinterConfig { boot, leases: Arc::clone(&leases) };
         let barrier = barrier_over(store);
         let random_port: Arc<dyn Random> = random.clone();
-        let minter = Minter::over(config, barrier, Arc::new(clock.clone()), random_port, dialer)
-            .counting(Arc::clone(&leases))
-            .start();
+        let minter =
+            Minter::over(config, barrier, Arc::new(clock.clone()), random_port, dialer).start();
         let mount = MountId::from_uuid(Uuid::from_u128(5));
         Self { minter, mount, boot, clock, store: store.clone(), leases, random }
     }

@@ -261,3 +261,38 @@ async fn a_login_that_is_being_made_is_not_declared_gone() {
     assert!(matches!(early.unwrap()[0], Outcome::Failed(_)));
     assert_eq!(rig.revoke(&login).await, Outcome::Gone);
 }
+
+#[actix_rt::test]
+async fn an_admin_who_may_only_create_roles_can_take_everything_back() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let admin = postgres.admin(&database.name).await;
+    let (limited, owner) = (format!("{}_admin", database.name), format!("{}_own", database.name));
+    let setting = format!(
+        "CREATE ROLE {limited} LOGIN CREATEROLE PASSWORD 'limited'; CREATE ROLE {owner} NOLOGIN; \
+         GRANT {owner} TO {limited}"
+    );
+    admin.batch_execute(&setting).await.unwrap();
+    let definition = mssm_messages::minter::ConnectionPatch {
+        username: Some(limited),
+        password: Some(mssm_domain::SecretText::new("limited".to_owned())),
+        ..patch(postgres, &database.name)
+    };
+    rig.connect(definition).await.unwrap();
+    let definition = RolePatch {
+        creation_statements: Some(vec![CREATE.to_owned()]),
+        owner: Some(owner.clone()),
+        ..RolePatch::default()
+    };
+    assert_eq!(rig.role_with("app", definition).await.unwrap(), Vec::<String>::new());
+    let (first, second) = (rig.mint("app").await.unwrap(), rig.mint("app").await.unwrap());
+    let session = postgres.connect(&first.username, &first.password, &database.name).await.unwrap();
+    session.batch_execute("CREATE TABLE mine AS SELECT 7 AS a").await.unwrap();
+    let idle = format!("BEGIN; ALTER ROLE \"{}\" PASSWORD 'mine'", first.username);
+    session.batch_execute(&idle).await.unwrap();
+    let outcomes = rig.revoke_all(&[&first, &second], None).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone, Outcome::Gone]);
+    assert!(session.query("SELECT 1", &[]).await.is_err());
+    let sql = "SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'";
+    assert_eq!(admin.query_one(sql, &[]).await.unwrap().get::<_, String>(0), owner);
+}
