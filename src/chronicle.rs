@@ -9,14 +9,14 @@ use mssm_messages::audit::{Append, Entry, Event};
 use mssm_messages::seal::{Closing, Opened, StageError};
 
 /// Sends events to the audit log. Holds nothing.
-pub struct Chronicle {
+pub(crate) struct Chronicle {
     audit: Port<Append>,
     clock: Arc<dyn Clock>,
 }
 
 impl Chronicle {
     /// A chronicle over the audit log.
-    pub fn new(audit: Port<Append>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(audit: Port<Append>, clock: Arc<dyn Clock>) -> Self {
         Self { audit, clock }
     }
 
@@ -58,11 +58,11 @@ impl Handler<Closing> for Chronicle {
 /// Something else that happened.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), StageError>")]
-pub struct Note {
+pub(crate) struct Note {
     /// What, in kebab case.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Public circumstances.
-    pub details: Vec<(&'static str, String)>,
+    pub(crate) details: Vec<(&'static str, String)>,
 }
 
 impl Handler<Note> for Chronicle {

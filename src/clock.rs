@@ -6,7 +6,7 @@ use mssm_domain::{Clock, Random, Timestamp};
 
 /// The machine's wall clock.
 #[derive(Clone, Copy, Debug)]
-pub struct SystemClock;
+pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is where the time comes from")]
@@ -19,7 +19,7 @@ impl Clock for SystemClock {
 
 /// The operating system's random numbers.
 #[derive(Clone, Copy, Debug)]
-pub struct OsRandom;
+pub(crate) struct OsRandom;
 
 impl Random for OsRandom {
     fn fill(&self, buffer: &mut [u8]) {

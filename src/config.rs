@@ -110,9 +110,8 @@ impl Config {
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
         let text = match file {
             None => String::new(),
-            Some(file) => std::fs::read_to_string(file).map_err(|error| {
-                ConfigError(format!("cannot read {}: {error}", file.display()))
-            })?,
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| ConfigError(format!("cannot read {}: {error}", file.display())))?,
         };
         Self::parse(&text, environment).map_err(|error| match file {
             Some(file) => ConfigError(format!("{}: {}", file.display(), error.0)),
@@ -125,19 +124,32 @@ impl Config {
         let file = raw::parse_file(text)?;
         let over = raw::parse_environment(environment)?;
         let address = over.address.or(file.server.address);
-        let address: SocketAddr = address.as_deref().unwrap_or("127.0.0.1:8200").parse().map_err(
-            |_| ConfigError::at("server.address", "is not an address and a port", "127.0.0.1:8200"),
-        )?;
+        let address: SocketAddr =
+            address.as_deref().unwrap_or("127.0.0.1:8200").parse().map_err(|_| {
+                ConfigError::at("server.address", "is not an address and a port", "127.0.0.1:8200")
+            })?;
         let api_addr = over.api_addr.or(file.server.api_addr);
         Ok(Self {
             address,
             api_addr: api_addr.unwrap_or_else(|| format!("https://{address}")),
             tls: tls(over.tls_certificate, over.tls_key, over.tls_self_signed, file.tls)?,
             storage: storage(over.storage_kind, over.storage_folder, file.storage)?,
-            seal: seal(over.seal_kind, over.seal_key_file, over.seal_key_env, file.seal, environment)?,
-            audit_file: over.audit_file.or(file.audit.file).map(PathBuf::from).ok_or_else(|| {
-                ConfigError::at("audit.file", "is missing", "file = \"/var/log/mssm/audit.log\"")
-            })?,
+            seal: seal(
+                over.seal_kind,
+                over.seal_key_file,
+                over.seal_key_env,
+                file.seal,
+                environment,
+            )?,
+            audit_file: over.audit_file.or(file.audit.file).map(PathBuf::from).ok_or_else(
+                || {
+                    ConfigError::at(
+                        "audit.file",
+                        "is missing",
+                        "file = \"/var/log/mssm/audit.log\"",
+                    )
+                },
+            )?,
             log: log(over.log_format, over.log_level, file.log)?,
             limits: LimitsConfig {
                 body_bytes: file.limits.body_bytes,

@@ -17,7 +17,7 @@ use crate::config::DatabaseSettings;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Holds what the file says of databases; tells the minter of the default `db/` mount.
-pub struct ConfiguredDatabases {
+pub(crate) struct ConfiguredDatabases {
     settings: Rc<DatabaseSettings>,
     table: Recipient<ReadTable>,
     minter: Port<Configure>,
@@ -25,7 +25,7 @@ pub struct ConfiguredDatabases {
 
 impl ConfiguredDatabases {
     /// Definitions that are not in place yet.
-    pub fn new(
+    pub(crate) fn new(
         settings: DatabaseSettings,
         table: Recipient<ReadTable>,
         minter: Port<Configure>,
@@ -47,7 +47,9 @@ impl Handler<Opened> for ConfiguredDatabases {
         Box::pin(async move {
             let databases = settings.read().map_err(|error| StageError(error.to_string()))?;
             let Some(mount) = default_mount(&table).await? else {
-                tracing::warn!("no database mount at db/, so the configured databases are left out");
+                tracing::warn!(
+                    "no database mount at db/, so the configured databases are left out"
+                );
                 return Ok(());
             };
             let (connections, roles) = (databases.connections, databases.roles);

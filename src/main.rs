@@ -1,3 +1,7 @@
 //! Starts MSSM's command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mssm::cli::run()
+}

@@ -1,20 +1,57 @@
-//! What the operator asks of a stopped server's files: its store and its audit.
+//! What operators and auditors do without a running server.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::Environment;
+use mssm_crypto::chain::CheckpointVerifier;
 
-// SEAM, TO BE RESTORED: a first real version of this file was overwritten by this placeholder at 16:01
-// UTC by mistake; whoever wrote it should put theirs back over it.
+use crate::config::{Config, Environment};
 
-/// Checks the store that the settings name; answers a report for the operator.
-pub(crate) fn storage_check(config: Option<&Path>, environment: &Environment) -> Result<String, String> {
-    let _ = (config, environment);
-    Err("not wired yet".to_owned())
+/// Checks every record of the store that the settings name; the error says what is damaged.
+pub(crate) fn storage_check(
+    file: Option<&Path>,
+    environment: &Environment,
+) -> Result<String, String> {
+    let config = Config::load(file, environment).map_err(|error| error.to_string())?;
+    let report = mssm_storage::check_offline(&config.storage)
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+    let mut text = format!("{} records are whole", report.records);
+    if report.damaged.is_empty() {
+        return Ok(text);
+    }
+    let _ = write!(text, ", {} are damaged:", report.damaged.len());
+    for place in report.damaged {
+        let _ = write!(text, "\n  {place}");
+    }
+    Err(text)
 }
 
-/// Verifies audit `files` with the public key alone; `key` is a file's path or the key's hex text.
+/// Verifies the files of an audit log, oldest first, with the public key alone: 64 hexadecimal
+/// digits, or a file that holds them. The error names the first record that does not hold.
 pub(crate) fn audit_verify(key: &str, files: &[PathBuf]) -> Result<String, String> {
-    let _ = (key, files);
-    Err("not wired yet".to_owned())
+    let verifier = CheckpointVerifier::parse(key).or_else(|_| {
+        let text = std::fs::read_to_string(key)
+            .map_err(|error| format!("{key} is neither a public key nor a file: {error}"))?;
+        CheckpointVerifier::parse(&text).map_err(|error| format!("{key}: {error}"))
+    })?;
+    let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let verdict = mssm_audit::verify_files(&paths, &verifier).map_err(|error| error.to_string())?;
+    if let Some(finding) = verdict.finding {
+        let (seq, line, what) = (finding.seq, finding.line, finding.what);
+        return Err(format!("record {seq} (line {line}) {what}"));
+    }
+    let (lines, first, checkpoints) = (verdict.lines, verdict.first_seq, verdict.checkpoints);
+    let mut text = format!(
+        "{lines} records from number {first} on are unchanged and in order, \
+         {checkpoints} checkpoints are signed by this key"
+    );
+    if verdict.unsigned > 0 {
+        let _ = write!(
+            text,
+            "\n{} records follow the last checkpoint and are not signed yet",
+            verdict.unsigned
+        );
+    }
+    Ok(text)
 }

@@ -14,7 +14,7 @@ use crate::wiring::{self, Server};
 const BROKEN: i32 = 70;
 
 /// Runs the server that a file and the environment describe until it is told to stop.
-pub fn run(file: Option<&Path>, environment: &Environment) -> Result<(), String> {
+pub(crate) fn run(file: Option<&Path>, environment: &Environment) -> Result<(), String> {
     mssm_locked::harden_process().map_err(|error| error.to_string())?;
     let config = Config::load(file, environment).map_err(|error| error.to_string())?;
     log_to_standard_error(&config.log);

@@ -5,11 +5,11 @@
 //! replicas. Nobody knows anybody but by the ports handed over here.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter};
+use actix::{Actor, Addr, Arbiter, AsyncContext, Context};
 use mssm_access::{AccessKeeper, AccessReplica};
 use mssm_audit::{AuditWriter, FileBackend};
 use mssm_domain::{BootId, Clock, Random, generate_uuid};
@@ -19,9 +19,11 @@ use mssm_http::{
 };
 use mssm_kv::KvEngine;
 use mssm_lease::{LeaseConfig, LeaseManager};
-use mssm_messages::engine::{DynamicSecretsEngine, EngineKind};
+use mssm_messages::audit::Append;
+use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmount};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
+use mssm_messages::lease::CountTarget;
 use mssm_messages::seal::{SealNow, Stages};
 use mssm_messages::storage::StoragePort;
 use mssm_messages::{Barrier, Port};
@@ -70,7 +72,7 @@ pub struct Server {
     /// Says why the store stopped taking writes, once.
     pub poisoned: oneshot::Receiver<String>,
     /// What the server does by itself is written down through it.
-    pub chronicle: Addr<Chronicle>,
+    pub(crate) chronicle: Addr<Chronicle>,
     storage: StorageHandle,
     audit: JoinHandle<()>,
 }
@@ -118,8 +120,10 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     })
     .start();
     let ground = Ground { clock, random, storage, seal: seal.clone() };
-    let minter = start_minter(&ground, boot).await?;
-    let lease = start_lease(&ground, boot, &minter, audit.append.clone()).await?;
+    let (lease, engines) = start_lease(&ground, boot, audit.append.clone()).await?;
+    let minter = start_minter(&ground, boot, lease.clone().into()).await?;
+    let dynamic = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);
+    engines.send(dynamic).map_err(|_| StartError::Linking)?;
 
     let (keys, barrier) = ground.barrier();
     let access = AccessKeeper::new(
@@ -129,17 +133,15 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         Arc::clone(&ground.random),
     )
     .start();
-    let engines = unmount_ports(&minter, &KvEngine::new(barrier.clone(), Arc::clone(&ground.clock)).start());
-    let mounts = MountKeeper::new(
-        barrier,
-        lease.clone().into(),
-        engines,
-        Arc::clone(&ground.random),
-    )
-    .start();
+    let engines =
+        unmount_ports(&minter, &KvEngine::new(barrier.clone(), Arc::clone(&ground.clock)).start());
+    let mounts =
+        MountKeeper::new(barrier, lease.clone().into(), engines, Arc::clone(&ground.random))
+            .start();
     let chronicle = Chronicle::new(audit.append.clone(), Arc::clone(&ground.clock)).start();
     let table = MountReplica::start(&mounts).table;
-    let configured = ConfiguredDatabases::new(config.databases, table, minter.clone().into()).start();
+    let configured =
+        ConfiguredDatabases::new(config.databases, table, minter.clone().into()).start();
     drop(keys);
 
     let stages = Stages {
@@ -224,30 +226,52 @@ fn front_door(ground: &Ground, owners: &Owners, audit: AuditPorts, about: Arc<Ab
 }
 
 /// Starts the minter on an arbiter of its own.
-async fn start_minter(ground: &Ground, boot: BootId) -> Result<Addr<Minter>, StartError> {
+async fn start_minter(
+    ground: &Ground,
+    boot: BootId,
+    leases: Port<CountTarget>,
+) -> Result<Addr<Minter>, StartError> {
     let ground = ground.clone();
     on_arbiter(move || {
         let (_, barrier) = ground.barrier();
-        Minter::new(MinterConfig { boot }, barrier, ground.clock, ground.random).start()
+        let config = MinterConfig { boot, leases: Arc::new(OnceLock::from(leases)) };
+        Minter::new(config, barrier, ground.clock, ground.random).start()
     })
     .await
 }
 
-/// Starts the lease manager on an arbiter of its own.
+/// The engines that hand out leases, by kind.
+type DynamicEngines = BTreeMap<EngineKind, EnginePorts>;
+
+/// Makes the lease manager's address on an arbiter of its own; it begins to run when its engines,
+/// which hold that address, have been handed over.
 async fn start_lease(
     ground: &Ground,
     boot: BootId,
-    minter: &Addr<Minter>,
-    audit: Port<mssm_messages::audit::Append>,
-) -> Result<Addr<LeaseManager>, StartError> {
+    audit: Port<Append>,
+) -> Result<(Addr<LeaseManager>, oneshot::Sender<DynamicEngines>), StartError> {
     let ground = ground.clone();
-    let engines = BTreeMap::from([(EngineKind::Database, Minter::ports(minter))]);
-    on_arbiter(move || {
-        let (_, barrier) = ground.barrier();
-        let config = LeaseConfig { boot };
-        LeaseManager::new(config, barrier, engines, audit, ground.clock, ground.random).start()
+    let (engines, handed) = oneshot::channel();
+    let address = on_arbiter(move || {
+        let context = Context::new();
+        let address = context.address();
+        actix_rt::spawn(async move {
+            let Ok(engines) = handed.await else { return };
+            let (_, barrier) = ground.barrier();
+            let config = LeaseConfig { boot };
+            context.run(LeaseManager::new(
+                config,
+                barrier,
+                engines,
+                audit,
+                ground.clock,
+                ground.random,
+            ));
+        });
+        address
     })
-    .await
+    .await?;
+    Ok((address, engines))
 }
 
 async fn on_arbiter<A: Actor>(
@@ -264,7 +288,7 @@ async fn on_arbiter<A: Actor>(
 fn unmount_ports(
     minter: &Addr<Minter>,
     kv: &Addr<KvEngine>,
-) -> BTreeMap<EngineKind, Port<mssm_messages::engine::Unmount>> {
+) -> BTreeMap<EngineKind, Port<Unmount>> {
     BTreeMap::from([
         (EngineKind::Database, minter.clone().into()),
         (EngineKind::Kv, kv.clone().into()),

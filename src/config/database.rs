@@ -28,9 +28,8 @@ impl DatabaseSettings {
     /// Checks all of it once, so that a mistake stops the start.
     pub(super) fn new(raw: raw::Db, environment: &Environment) -> Result<Self, ConfigError> {
         let named = raw.connections.values().filter_map(|raw| raw.password_env.as_ref());
-        let environment = named
-            .filter_map(|name| Some((name.clone(), environment.get(name)?.clone())))
-            .collect();
+        let environment =
+            named.filter_map(|name| Some((name.clone(), environment.get(name)?.clone()))).collect();
         let settings = Self { raw, environment };
         settings.read()?;
         Ok(settings)
@@ -47,8 +46,9 @@ fn parse(db: raw::Db, environment: &Environment) -> Result<Databases, ConfigErro
     let mut databases = Databases::default();
     for (name, raw) in db.connections {
         let key = format!("db.connections.{name}");
-        let id = ConnectionName::parse(&name)
-            .map_err(|error| ConfigError::at(&key, &error.to_string(), "[db.connections.orders]"))?;
+        let id = ConnectionName::parse(&name).map_err(|error| {
+            ConfigError::at(&key, &error.to_string(), "[db.connections.orders]")
+        })?;
         databases.connections.push((id, connection(&key, raw, environment)?));
     }
     for (name, raw) in db.roles {
