@@ -1,0 +1,72 @@
+"""Start, size, memory, and KV under load."""
+
+import load
+import report
+
+VALUE = "v" * 200
+SECRETS = 1000
+CONNECTIONS = 64
+
+
+def start(rig, out):
+    """From exec to the first accepted connection, and from the last share to the first secret."""
+    counts = {"MSSM": 3 if rig.quick else 10, "OpenBao": 1 if rig.quick else 3}
+    listening, answering = {}, {}
+    for server in rig.pair():
+        listening[server.name], answering[server.name] = [], []
+        for _ in range(counts[server.name]):
+            server.stop()
+            listening[server.name].append(server.start() * 1000)
+            answering[server.name].append(server.unseal("secret/data/first") * 1000)
+    out.figure("start to listening, ms", listening, goal=report.at_most(50))
+    out.figure("last share to first secret read, ms", answering, goal=report.at_most(20))
+
+
+def size(rig, out):
+    sizes = {"MSSM": [rig.binary.stat().st_size / 2**20],
+             "OpenBao": [rig.openbao_binary.stat().st_size / 2**20]}
+    out.figure("binary, MiB", sizes, goal=report.at_most(25))
+
+
+def memory(rig, out):
+    rig.pair()
+    resident = {name: [mib] for name, mib in rig.resident.items()}
+    out.figure("resident 5 s after unseal, MiB", resident, goal=report.at_most(20))
+
+
+def reads(rig, out):
+    """KV v2 over TLS, every request audited, a policy to be decided for each."""
+    pair = rig.pair()
+    count = 100 if rig.quick else SECRETS
+    for server in pair:
+        client = server.client(server.token)
+        for number in range(1, count + 1):
+            client.send("PUT", f"secret/data/bench/{number}", {"data": {"value": VALUE}})
+
+    def measure(server, _):
+        return load.run(server, "reads", 2 if rig.quick else 10, CONNECTIONS, str(count))
+
+    for server in pair:
+        load.run(server, "reads", 1, CONNECTIONS, str(count))
+    samples = load.rounds(pair, 1 if rig.quick else 2, measure)
+    under_load(out, "KV reads, 64 connections", samples, least=10, aim=15)
+
+
+def writes(rig, out):
+    """KV v2, each answer after the write is on the disk, each under a new name."""
+
+    def measure(server, number):
+        seconds = 2 if rig.quick else 10
+        return load.run(server, "writes", seconds, CONNECTIONS, f"round-{number}", VALUE)
+
+    samples = load.rounds(rig.pair(), 1 if rig.quick else 2, measure)
+    under_load(out, "durable KV writes, 64 connections", samples, least=5, aim=8)
+
+
+def under_load(out, name, samples, least, aim):
+    pick = lambda field: {who: [sample[field] for sample in all] for who, all in samples.items()}
+    goal = report.at_least_times(least, aim)
+    out.figure(f"{name}, requests/s", pick("rate"), goal=goal, details=samples)
+    out.figure("  CPU seconds of the server for 10,000", pick("cpu_s_per_10k"))
+    out.figure("  p50, ms", pick("p50_ms"))
+    out.figure("  p99, ms", pick("p99_ms"))
