@@ -329,7 +329,11 @@ impl Server {
     /// Answers what is in flight, seals, and lets the store and the log finish what they have.
     pub async fn stop(self) {
         let Self { http, certificate: _, seal, poisoned: _, chronicle, storage, audit } = self;
-        http.handle.stop(true).await;
+        // The server drains only while it is polled.
+        let (_, drained) = tokio::join!(http.handle.stop(true), http.server);
+        if let Err(error) = drained {
+            tracing::warn!(%error, "the front door while stopping");
+        }
         if let Err(error) = seal.send(SealNow).await.unwrap_or(Ok(())) {
             tracing::warn!(%error, "sealing while stopping");
         }
