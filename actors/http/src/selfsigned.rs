@@ -10,9 +10,9 @@ use rcgen::generate_simple_self_signed;
 use crate::tls::TlsError;
 
 /// The certificate's file; clients trust it as their CA.
-const CERTIFICATE: &str = "dev-cert.pem";
+const CERTIFICATE: &str = "tls.crt";
 /// The key's file.
-const KEY: &str = "dev-key.pem";
+const KEY: &str = "tls.key";
 
 /// Makes a certificate for this machine in a folder, unless there is one; replies certificate and key.
 pub fn ensure(folder: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), TlsError> {

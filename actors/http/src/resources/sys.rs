@@ -1,7 +1,10 @@
 //! `sys/`: what the server says of itself, and the way to the resources below it.
 
+use mssm_messages::audit::ReadStatus;
+
 use crate::answer::Answer;
 use crate::call::Verb;
+use crate::door::{LOG, ask};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
@@ -48,10 +51,11 @@ async fn single(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
         "rotate" | "rotate/keyring" => seal::rotate(visit).await,
         "metrics" if verb == Verb::Read => Ok(metrics::answer(&visit.worker).await),
         "audit" if matches!(verb, Verb::Read | Verb::List) => Ok(audit(visit)),
+        "audit/key" if verb == Verb::Read => audit_key(visit).await,
         "version-history" if verb == Verb::List => Ok(version_history(visit)),
         "ha-status" if verb == Verb::Read => Ok(Answer::double(Object::new().raw("nodes", "[]"))),
         "health" | "leader" | "init" | "unseal" | "seal-status" | "metrics" | "audit"
-        | "version-history" | "ha-status" => Err(Refusal::unsupported_operation()),
+        | "audit/key" | "version-history" | "ha-status" => Err(Refusal::unsupported_operation()),
         _ => Err(Refusal::unsupported_path()),
     }
 }
@@ -66,6 +70,15 @@ fn audit(visit: &Visit) -> Answer {
         .text("path", "file/")
         .text("type", "file");
     Answer::double(Object::new().object("file/", device))
+}
+
+/// GET `sys/audit/key`: the Ed25519 public key, in hexadecimal, that verifies the log's checkpoints.
+async fn audit_key(visit: &Visit) -> Result<Answer, Refusal> {
+    let status = ask(&visit.worker.door.audit.status, ReadStatus, LOG).await?;
+    let key = status.public_key.ok_or_else(Refusal::not_found)?;
+    Ok(Answer::data(
+        Object::new().text("algorithm", "ed25519").text("public_key", &hex::encode(key)),
+    ))
 }
 
 fn version_history(visit: &Visit) -> Answer {
