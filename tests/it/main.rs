@@ -1,1 +1,37 @@
-//! End-to-end tests over HTTPS.
+//! End-to-end tests: the real program, over HTTPS, with a real PostgreSQL.
+
+// Everything here is for tests alone, the helpers too.
+#[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod coverage;
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod front_door;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod kv;
+#[cfg(test)]
+mod leases;
+#[cfg(test)]
+mod main_job;
+#[cfg(test)]
+mod mounts;
+#[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod rooms;
+#[cfg(test)]
+mod seal;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
+mod troubles;

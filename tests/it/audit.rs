@@ -1,0 +1,200 @@
+//! The audit log: complete, chained, without secrets, and no answer without it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Database, Login, Server, eventually};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn verify(server: &Server, log: &str) -> std::process::Output {
+    let key = server.data().join("audit.pub").display().to_string();
+    server.cli(&["audit", "verify", "--key", &key, log])
+}
+
+fn request_ids(server: &Server, kind: &str) -> BTreeSet<String> {
+    let lines = server.audit_lines();
+    let of_kind = lines.iter().filter(|line| line["type"] == json!(kind));
+    of_kind.filter_map(|line| line["request"]["id"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn every_answered_request_is_in_the_log() {
+    let server = Server::open();
+    let root = server.root();
+    let nobody = server.client();
+    let mut ids = BTreeSet::new();
+    let mut changing = BTreeSet::new();
+    for number in 0..10 {
+        let path = format!("secret/data/a/{number}");
+        let written = root.post(&path, json!({"data": {"n": number}})).expect(200);
+        changing.insert(written.text_at("/request_id"));
+        ids.insert(root.get(&path).expect(200).text_at("/request_id"));
+    }
+    ids.extend(changing.iter().cloned());
+    nobody.get("secret/data/a/1").expect(403);
+    root.get("secret/data/none").expect(404);
+    root.post("secret/data/a", json!({"data": 7})).expect(400);
+    let answered = request_ids(&server, "response");
+    assert!(ids.is_subset(&answered), "{:?}", ids.difference(&answered));
+    assert!(changing.is_subset(&request_ids(&server, "request")));
+    let lines = server.audit_lines();
+    let refused = lines.iter().any(|line| {
+        line["request"]["path"] == json!("secret/data/a/1")
+            && line.to_string().contains("permission denied")
+    });
+    assert!(refused, "what is refused is written down as well");
+    assert!(verify(&server, &server.audit().display().to_string()).status.success());
+}
+
+#[test]
+fn no_value_stands_in_the_log_in_clear() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    let secret = json!({"data": {"word": "canary-word", "pin": 482_913, "yes": true}});
+    root.post("secret/data/a", secret).expect(200);
+    root.get("secret/data/a").expect(200);
+    database.configure(&root, "db", "1h", "2h");
+    let login = Login::mint(&root, "db/creds/app");
+    root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
+    let audit = server.audit_text();
+    for value in ["canary-word", "482913", &login.password, database.postgres().admin_password()] {
+        assert!(!audit.contains(value), "{value}");
+    }
+    let line = server.audit_lines().into_iter().find(|line| {
+        line["type"] == json!("request") && line["request"]["path"] == json!("secret/data/a")
+    });
+    let data = line.unwrap()["request"]["data"]["data"].clone();
+    for field in ["word", "pin", "yes"] {
+        let text = data[field].as_str().unwrap_or_default();
+        assert!(text.starts_with("hmac-sha256:") && text.len() == 12 + 64, "{field}: {data}");
+    }
+    for readable in [login.lease.as_str(), "db/creds/app", "secret/data/a"] {
+        assert!(audit.contains(readable), "{readable}");
+    }
+}
+
+#[test]
+fn a_mint_and_its_end_are_written_with_caller_role_and_lease() {
+    let database = Database::shared();
+    let server = Server::open();
+    database.configure(&server.root(), "db", "2s", "1m");
+    let client = server.with_new_token(json!({"policies": ["root"], "display_name": "robot"}));
+    let login = Login::mint(&client, "db/creds/app");
+    client.get("db/creds/none").expect(400);
+    eventually("the end is written", SOON, || {
+        let lines = server.audit_lines();
+        let names = |line: &Value| line.to_string().contains(&login.lease);
+        let expired = |line: &Value| names(line) && line.to_string().contains("lease-expired");
+        lines.iter().any(expired).then_some(())
+    });
+    let lines = server.audit_lines();
+    let with_lease: Vec<String> =
+        lines.iter().map(Value::to_string).filter(|line| line.contains(&login.lease)).collect();
+    assert!(with_lease.iter().any(|line| line.contains("lease-created")), "{with_lease:#?}");
+    assert!(with_lease.iter().any(|line| line.contains("token-robot")), "{with_lease:#?}");
+    let failed = |line: &Value| {
+        line["type"] == json!("response") && line["request"]["path"] == json!("db/creds/none")
+    };
+    assert!(lines.iter().any(|line| failed(line) && line.to_string().contains("unknown role")));
+}
+
+#[test]
+fn a_flipped_byte_a_missing_line_and_a_cut_tail_are_seen() {
+    let mut server = Server::open();
+    let root = server.root();
+    for number in 0..10 {
+        root.post("secret/data/a", json!({"data": {"n": number}})).expect(200);
+    }
+    server.stop();
+    let copy = server.path("copy.log").display().to_string();
+    let text = server.audit_text();
+    fs::write(&copy, &text).unwrap();
+    let good = verify(&server, &copy);
+    assert!(good.status.success(), "{good:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    let middle = lines.len() / 2;
+    let mut missing = lines.clone();
+    missing.remove(middle);
+    let mut swapped = lines.clone();
+    swapped.swap(middle, middle + 1);
+    let flipped = lines[middle].replacen("secret", "secreT", 1).replacen("2026", "2027", 1);
+    let mut changed = lines.clone();
+    changed[middle] = &flipped;
+    assert_ne!(changed[middle], lines[middle]);
+    for (what, lines) in [("missing", missing), ("swapped", swapped), ("changed", changed)] {
+        fs::write(&copy, lines.join("\n") + "\n").unwrap();
+        let verdict = verify(&server, &copy);
+        assert!(!verdict.status.success(), "a {what} line is not seen");
+        assert_ne!(verdict.status.code(), Some(101), "{verdict:?}");
+    }
+    let root_key = "00".repeat(32);
+    let wrong =
+        server.cli(&["audit", "verify", "--key", &root_key, &server.audit().display().to_string()]);
+    assert!(!wrong.status.success(), "a wrong key is no proof");
+}
+
+#[test]
+fn without_a_log_nothing_is_answered_and_service_resumes_by_itself() {
+    let server = Server::open();
+    let root = server.root();
+    root.post("secret/data/a", json!({"data": {"v": 1}})).expect(200);
+    // Unlinked, with a folder in its place: nothing can be written.
+    let aside = server.path("aside.log");
+    fs::rename(server.audit(), &aside).unwrap();
+    fs::create_dir(server.audit()).unwrap();
+    eventually("writes are refused", SOON, || {
+        (root.post("secret/data/b", json!({"data": {"v": 1}})).status == 503).then_some(())
+    });
+    root.get("secret/data/a").refused(503, "audit");
+    root.without_token().get("sys/health").expect(200);
+    fs::remove_dir(server.audit()).unwrap();
+    fs::rename(&aside, server.audit()).unwrap();
+    eventually("service resumes", SOON, || (root.get("secret/data/a").status == 200).then_some(()));
+    root.post("secret/data/c", json!({"data": {"v": 1}})).expect(200);
+    let verdict = verify(&server, &server.audit().display().to_string());
+    assert!(verdict.status.success(), "{verdict:?}");
+}
+
+#[test]
+fn a_log_that_is_moved_away_is_noticed_and_a_new_one_begun() {
+    let server = Server::open();
+    let root = server.root();
+    root.post("secret/data/a", json!({"data": {"v": 1}})).expect(200);
+    fs::rename(server.audit(), server.path("old.log")).unwrap();
+    let id = eventually("service goes on", SOON, || {
+        let answer = root.get("secret/data/a");
+        (answer.status == 200).then(|| answer.text_at("/request_id"))
+    });
+    let rest = fs::read_to_string(server.path("old.log")).unwrap();
+    assert!(
+        server.audit_text().contains(&id),
+        "no answer without its line in the log that is there"
+    );
+    assert!(!rest.contains(&id));
+}
+
+#[test]
+fn the_log_goes_on_where_it_was_after_kill_9() {
+    let mut server = Server::open();
+    for _ in 0..3 {
+        server.root().post("secret/data/a", json!({"data": {"v": 1}})).expect(200);
+        server.kill9();
+        server.again();
+        server.unseal();
+    }
+    // A line that was torn by the crash is moved aside and is no alarm.
+    server.kill9();
+    let torn = server.audit_text() + "{\"type\":\"requ";
+    fs::write(server.audit(), torn).unwrap();
+    server.again();
+    server.unseal();
+    server.root().get("secret/data/a").expect(200);
+    server.stop();
+    let verdict = verify(&server, &server.audit().display().to_string());
+    assert!(verdict.status.success(), "{verdict:?}");
+}

@@ -1,0 +1,180 @@
+//! Every route without a token, with too little policy, and while sealed.
+
+use serde_json::json;
+
+use crate::harness::Server;
+
+/// What a client can ask for, each route once for every verb that it answers.
+const ROUTES: &[(&str, &str)] = &[
+    ("PUT", "sys/seal"),
+    ("GET", "sys/key-status"),
+    ("PUT", "sys/rotate"),
+    ("PUT", "sys/rotate/keyring"),
+    ("GET", "sys/metrics"),
+    ("GET", "sys/mounts"),
+    ("GET", "sys/mounts/secret"),
+    ("POST", "sys/mounts/new"),
+    ("DELETE", "sys/mounts/new"),
+    ("GET", "sys/mounts/secret/tune"),
+    ("POST", "sys/mounts/secret/tune"),
+    ("GET", "sys/auth"),
+    ("GET", "sys/internal/ui/mounts/secret/a"),
+    ("GET", "sys/internal/ui/resultant-acl"),
+    ("GET", "sys/policy"),
+    ("GET", "sys/policy/default"),
+    ("PUT", "sys/policy/new"),
+    ("DELETE", "sys/policy/new"),
+    ("LIST", "sys/policies/acl"),
+    ("GET", "sys/policies/acl/default"),
+    ("PUT", "sys/policies/acl/new"),
+    ("DELETE", "sys/policies/acl/new"),
+    ("POST", "sys/capabilities"),
+    ("POST", "sys/capabilities-self"),
+    ("POST", "sys/capabilities-accessor"),
+    ("PUT", "sys/leases/lookup"),
+    ("LIST", "sys/leases/lookup/db"),
+    ("PUT", "sys/leases/renew"),
+    ("PUT", "sys/leases/revoke"),
+    ("PUT", "sys/leases/revoke-prefix/db"),
+    ("PUT", "sys/leases/revoke-force/db"),
+    ("GET", "sys/leases/count"),
+    ("POST", "auth/token/create"),
+    ("POST", "auth/token/create-orphan"),
+    ("GET", "auth/token/lookup-self"),
+    ("POST", "auth/token/lookup"),
+    ("POST", "auth/token/lookup-accessor"),
+    ("LIST", "auth/token/accessors"),
+    ("POST", "auth/token/renew"),
+    ("POST", "auth/token/renew-self"),
+    ("POST", "auth/token/renew-accessor"),
+    ("POST", "auth/token/revoke"),
+    ("POST", "auth/token/revoke-self"),
+    ("POST", "auth/token/revoke-accessor"),
+    ("POST", "auth/token/revoke-orphan"),
+    ("GET", "secret/config"),
+    ("POST", "secret/config"),
+    ("GET", "secret/data/a"),
+    ("POST", "secret/data/a"),
+    ("PATCH", "secret/data/a"),
+    ("DELETE", "secret/data/a"),
+    ("POST", "secret/delete/a"),
+    ("POST", "secret/undelete/a"),
+    ("POST", "secret/destroy/a"),
+    ("GET", "secret/subkeys/a"),
+    ("GET", "secret/metadata/a"),
+    ("LIST", "secret/metadata"),
+    ("POST", "secret/metadata/a"),
+    ("PATCH", "secret/metadata/a"),
+    ("DELETE", "secret/metadata/a"),
+    ("GET", "plain/a"),
+    ("LIST", "plain"),
+    ("POST", "plain/a"),
+    ("DELETE", "plain/a"),
+    ("GET", "cubbyhole/a"),
+    ("LIST", "cubbyhole"),
+    ("POST", "cubbyhole/a"),
+    ("DELETE", "cubbyhole/a"),
+    ("GET", "db/config/a"),
+    ("LIST", "db/config"),
+    ("POST", "db/config/a"),
+    ("DELETE", "db/config/a"),
+    ("POST", "db/reset/a"),
+    ("GET", "db/roles/a"),
+    ("LIST", "db/roles"),
+    ("POST", "db/roles/a"),
+    ("DELETE", "db/roles/a"),
+    ("GET", "db/creds/a"),
+];
+
+/// What is answered without a token. This list may only shrink.
+const OPEN: &[(&str, &str)] = &[
+    ("GET", "sys/health"),
+    ("GET", "sys/seal-status"),
+    ("GET", "sys/leader"),
+    ("GET", "sys/init"),
+    ("PUT", "sys/init"),
+    ("PUT", "sys/unseal"),
+    // Shows what a mount wishes to show to everybody: nothing, unless tuned.
+    ("GET", "sys/internal/ui/mounts"),
+];
+
+fn body(verb: &str) -> Option<&'static str> {
+    matches!(verb, "POST" | "PUT" | "PATCH").then_some("{}")
+}
+
+fn prepared() -> Server {
+    let server = Server::open();
+    server.root().post("sys/mounts/plain", json!({"type": "kv"})).expect(204);
+    server
+}
+
+#[test]
+fn no_route_answers_without_a_token() {
+    let server = prepared();
+    for client in [server.client(), server.client().with_token("hvs.unknown")] {
+        for (verb, path) in ROUTES {
+            let answer = client.send(verb, path, &[], body(verb)).expect(403);
+            assert!(
+                answer.errors().contains("permission denied"),
+                "{verb} {path}: {}",
+                answer.text
+            );
+        }
+    }
+}
+
+#[test]
+fn no_route_answers_with_too_little_policy() {
+    let server = prepared();
+    let client =
+        server.limited("other", "path \"secret/data/other\" { capabilities = [\"read\"] }");
+    for (verb, path) in ROUTES {
+        let answer = client.send(verb, path, &[], body(verb)).expect(403);
+        assert!(answer.errors().contains("permission denied"), "{verb} {path}: {}", answer.text);
+    }
+    // Nothing that was refused has happened.
+    assert!(server.root().get("sys/mounts").expect(200).json.get("new/").is_none());
+    server.root().get("sys/policies/acl/new").expect(404);
+}
+
+#[test]
+fn every_route_is_there_for_whoever_may() {
+    let server = prepared();
+    let root = server.root();
+    for (verb, path) in
+        ROUTES.iter().filter(|(_, path)| !matches!(*path, "sys/seal" | "auth/token/revoke-self"))
+    {
+        let answer = root.send(verb, path, &[], body(verb));
+        let text = &answer.text;
+        assert!(
+            answer.status != 405 && answer.status < 500,
+            "{verb} {path}: {} {text}",
+            answer.status
+        );
+        assert!(
+            !text.contains("unsupported path") && !text.contains("no handler"),
+            "{verb} {path}: {text}"
+        );
+    }
+}
+
+#[test]
+fn no_route_answers_while_sealed() {
+    let server = prepared();
+    let root = server.root();
+    root.put("sys/seal", json!({})).expect(204);
+    for (verb, path) in ROUTES {
+        root.send(verb, path, &[], body(verb)).refused(503, "Vault is sealed");
+        root.without_token().send(verb, path, &[], body(verb)).refused(503, "Vault is sealed");
+    }
+}
+
+#[test]
+fn the_open_routes_are_these_and_no_more() {
+    let server = prepared();
+    for (verb, path) in OPEN {
+        assert!(!ROUTES.contains(&(*verb, *path)), "{path}");
+        let status = server.client().send(verb, path, &[], body(verb)).status;
+        assert!(status == 200 || status == 400, "{verb} {path}: {status}");
+    }
+}

@@ -1,0 +1,110 @@
+//! A disk that is full: refused, nothing acknowledged that is not there, and well again by itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Options, Server, eventually, skipped};
+
+/// A small file system of its own; `None` where it cannot be made.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(megabytes: u32) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("mssm-disk").tempdir().unwrap().keep();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&folder)
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !mounted {
+            skipped("a full disk: only root can mount a small file system");
+            let _ = fs::remove_dir(&folder);
+            return None;
+        }
+        Some(Self(folder))
+    }
+
+    /// Takes all room that is left; gives it back when the file goes.
+    fn fill(&self) -> PathBuf {
+        let file = self.0.join("filler");
+        let mut handle = fs::File::create(&file).unwrap();
+        for size in [1 << 20, 4096] {
+            while std::io::Write::write_all(&mut handle, &vec![0; size]).is_ok() {}
+        }
+        file
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Writes until one is refused; replies how many were acknowledged.
+fn write_until_refused(server: &Server) -> usize {
+    let root = server.root();
+    let body = json!({"data": {"filler": "x".repeat(20_000)}});
+    for number in 0..2_000 {
+        let answer = root.post(&format!("secret/data/full/{number}"), body.clone());
+        if answer.status != 200 {
+            assert!((500..600).contains(&answer.status), "{}: {}", answer.status, answer.text);
+            return number;
+        }
+    }
+    panic!("the disk is never full");
+}
+
+fn all_there(server: &Server, acknowledged: usize) {
+    for number in 0..acknowledged {
+        let read = server.root().get(&format!("secret/data/full/{number}"));
+        assert_eq!(read.expect(200).data()["data"]["filler"].as_str().map(str::len), Some(20_000));
+    }
+}
+
+fn a_full_disk_under(what: fn(&Path) -> Options) {
+    let Some(disk) = SmallDisk::mount(24) else { return };
+    let options = what(&disk.0);
+    let mut server = Server::ready(options);
+    server.root().post("secret/data/before", json!({"data": {"v": 1}})).expect(200);
+    let filler = disk.fill();
+    let acknowledged = write_until_refused(&server);
+    server.client().get("sys/seal-status").expect(200);
+    fs::remove_file(filler).unwrap();
+    let probe = json!({"data": {"v": 2}});
+    eventually("it recovers by itself", Duration::from_secs(30), || {
+        (server.root().post("secret/data/after", probe.clone()).status == 200).then_some(())
+    });
+    all_there(&server, acknowledged);
+    server.root().get("secret/data/before").expect(200);
+    server.kill9();
+    server.again();
+    server.unseal();
+    all_there(&server, acknowledged);
+    server.root().get("secret/data/after").expect(200);
+}
+
+#[test]
+fn a_full_disk_under_the_store_is_survived() {
+    a_full_disk_under(|disk| Options { data: Some(disk.join("data")), ..Options::default() });
+}
+
+#[test]
+fn a_full_disk_under_a_store_of_files_is_survived() {
+    a_full_disk_under(|disk| Options {
+        data: Some(disk.join("data")),
+        storage: "file",
+        ..Options::default()
+    });
+}
+
+#[test]
+fn a_full_disk_under_the_audit_log_refuses_and_is_survived() {
+    a_full_disk_under(|disk| Options { audit: Some(disk.join("audit.log")), ..Options::default() });
+}

@@ -1,0 +1,13 @@
+//! The ground the tests stand on: a server of their own, a client, a database, and patience.
+
+mod client;
+mod database;
+mod raw;
+mod server;
+mod wait;
+
+pub(crate) use client::{Answer, Client};
+pub(crate) use database::{CREATE, Database, Login};
+
+pub(crate) use server::{Options, Server, free_port, write_private};
+pub(crate) use wait::{Stopwatch, eventually, skipped, stays};

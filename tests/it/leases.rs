@@ -1,0 +1,141 @@
+//! Leases: looked up, renewed, revoked one by one, by prefix and with their token.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Client, Database, Login, Server, eventually};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn lookup(client: &Client, lease: &str) -> crate::harness::Answer {
+    client.put("sys/leases/lookup", json!({"lease_id": lease}))
+}
+
+#[test]
+fn a_renewed_lease_lives_longer_up_to_its_longest() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "4s", "1m");
+    let login = Login::mint(&root, "db/creds/app");
+    let renewed = root.put("sys/leases/renew", json!({"lease_id": login.lease, "increment": 30}));
+    let renewed = renewed.expect(200);
+    assert_eq!(renewed.text_at("/lease_id"), login.lease);
+    assert!((29..=30).contains(&renewed.number_at("/lease_duration")), "{}", renewed.text);
+    let until = database.query(&format!(
+        "SELECT (rolvaliduntil > now() + interval '20 s')::text FROM pg_roles WHERE rolname = '{}'",
+        login.user
+    ));
+    assert_eq!(until, ["true"], "PostgreSQL was told too");
+    let capped = root.put(&format!("sys/leases/renew/{}", login.lease), json!({"increment": "2h"}));
+    let capped = capped.expect(200);
+    assert!((50..=60).contains(&capped.number_at("/lease_duration")), "{}", capped.text);
+    assert!(capped.warnings().contains("max_ttl"), "{}", capped.text);
+    let shown = lookup(&root, &login.lease).expect(200);
+    assert_eq!(shown.text_at("/data/id"), login.lease);
+    assert_eq!(shown.data()["renewable"], json!(true));
+    for time in ["/data/issue_time", "/data/expire_time", "/data/last_renewal"] {
+        assert!(shown.text_at(time).ends_with('Z'), "{}", shown.text);
+    }
+    // A renewal may also bring the end closer: then it ends.
+    root.put("sys/leases/renew", json!({"lease_id": login.lease, "increment": 2})).expect(200);
+    eventually("it ends", SOON, || (!database.has_role(&login.user)).then_some(()));
+}
+
+#[test]
+fn unknown_leases_are_named_as_clients_expect() {
+    let server = Server::open();
+    let root = server.root();
+    let id = json!({"lease_id": "db/creds/app/abcdefghijklmnopqrstuvwx"});
+    root.put("sys/leases/lookup", id.clone()).refused(400, "invalid lease");
+    root.put("sys/leases/renew", id.clone()).refused(400, "lease");
+    root.put("sys/leases/revoke", id).expect(204);
+    root.put("sys/leases/lookup", json!({})).refused(400, "lease_id");
+    root.list("sys/leases/lookup/db/creds/app").expect(404);
+}
+
+#[test]
+fn a_prefix_is_revoked_whole_and_nothing_beside_it() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let role = root.get("db/roles/app").expect(200).data().clone();
+    root.post("db/roles/app2", role).expect(204);
+    let many: Vec<Login> = (0..3).map(|_| Login::mint(&root, "db/creds/app")).collect();
+    let other = Login::mint(&root, "db/creds/app2");
+    let listed = root.list("sys/leases/lookup/db/creds/").expect(200).keys();
+    assert_eq!(listed, ["app/", "app2/"]);
+    assert_eq!(root.list("sys/leases/lookup/db/creds/app").expect(200).keys().len(), 3);
+    root.put("sys/leases/revoke-prefix/db/creds/app", json!({})).expect(204);
+    for login in &many {
+        eventually("the role is gone", SOON, || (!database.has_role(&login.user)).then_some(()));
+        lookup(&root, &login.lease).refused(400, "invalid lease");
+    }
+    assert!(database.accepts(&other));
+    let force = root.put("sys/leases/revoke-force/db/creds/app2", json!({}));
+    force.expect(204);
+    eventually("the role is gone", SOON, || (!database.has_role(&other.user)).then_some(()));
+}
+
+#[test]
+fn revoking_a_token_ends_its_leases_and_those_of_its_children() {
+    let database = Database::shared();
+    let server = Server::open();
+    database.configure(&server.root(), "db", "1h", "2h");
+    let parent = server.with_new_token(json!({"policies": ["root"], "ttl": "1h"}));
+    let child = parent.post("auth/token/create", json!({"ttl": "1h"})).expect(200);
+    let child = parent.with_token(&child.text_at("/auth/client_token"));
+    let logins = [&parent, &child].map(|client| Login::mint(client, "db/creds/app"));
+    parent.post("auth/token/revoke-self", json!({})).expect(204);
+    child.get("auth/token/lookup-self").refused(403, "permission denied");
+    for login in &logins {
+        eventually("the login is refused", SOON, || (!database.accepts(login)).then_some(()));
+        eventually("the role is gone", SOON, || (!database.has_role(&login.user)).then_some(()));
+    }
+}
+
+#[test]
+fn a_lease_never_outlives_its_token() {
+    let database = Database::shared();
+    let server = Server::open();
+    database.configure(&server.root(), "db", "1h", "2h");
+    let short = server.with_new_token(json!({"policies": ["root"], "ttl": "3s"}));
+    let answer = short.get("db/creds/app").expect(200);
+    assert!(answer.number_at("/lease_duration") <= 3, "{}", answer.text);
+    let login = Login::of(&answer);
+    let renew = json!({"lease_id": login.lease, "increment": "1h"});
+    let renewed = server.root().put("sys/leases/renew", renew).expect(200);
+    assert!(renewed.number_at("/lease_duration") <= 3, "{}", renewed.text);
+    assert!(database.accepts(&login));
+    eventually("the role is gone", SOON, || (!database.has_role(&login.user)).then_some(()));
+    short.get("auth/token/lookup-self").refused(403, "permission denied");
+}
+
+#[test]
+fn leases_survive_a_restart_and_end_when_they_should() {
+    let database = Database::shared();
+    let mut server = Server::open();
+    database.configure(&server.root(), "db", "6s", "1m");
+    let login = Login::mint(&server.root(), "db/creds/app");
+    server.stop();
+    server.again();
+    server.unseal();
+    assert!(lookup(&server.root(), &login.lease).expect(200).number_at("/data/ttl") <= 6);
+    assert!(database.accepts(&login));
+    eventually("the role is gone", SOON, || (!database.has_role(&login.user)).then_some(()));
+}
+
+#[test]
+fn leases_are_counted() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let _logins = [Login::mint(&root, "db/creds/app"), Login::mint(&root, "db/creds/app")];
+    let metrics = root.get("sys/metrics?format=prometheus").expect(200).text;
+    let line =
+        |name: &str| metrics.lines().any(|line| line.starts_with(name) && line.ends_with(" 2"));
+    assert!(line("mssm_leases_active") || line("mssm_leases{state=\"active\"}"), "{metrics}");
+}

@@ -1,0 +1,274 @@
+//! The main job: a login that lives for seconds, and then does not, with nobody asking.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{CREATE, Database, Login, Options, Server, Stopwatch, eventually, stays};
+
+/// Lifetime of most logins here.
+const TTL: Duration = Duration::from_secs(3);
+/// How late an end may be seen, on a busy machine.
+const LATE: Duration = Duration::from_secs(7);
+
+/// A login is refused and its role gone soon after its end, and not before.
+#[track_caller]
+fn ends_by_itself(database: &Database, login: &Login, since: Stopwatch) {
+    let left = TTL.saturating_sub(since.elapsed() + Duration::from_millis(500));
+    stays("the login works", left, || database.accepts(login));
+    eventually("the login is refused", LATE, || (!database.accepts(login)).then_some(()));
+    eventually("the role is gone", LATE, || (!database.has_role(&login.user)).then_some(()));
+}
+
+/// The whole job, on a store of either kind.
+fn the_main_job(storage: &'static str) {
+    let database = Database::shared();
+    let server = Server::ready(Options { storage, ..Options::default() });
+    let root = server.root();
+    database.configure(&root, "db", "3s", "1m");
+    let client = server.limited("app", "path \"db/creds/app\" { capabilities = [\"read\"] }");
+
+    let since = Stopwatch::start();
+    let answer = client.get("db/creds/app").expect(200);
+    assert_eq!(answer.number_at("/lease_duration"), 3);
+    assert_eq!(answer.json["renewable"], json!(true));
+    let login = Login::of(&answer);
+    assert!(login.lease.starts_with("db/creds/app/"), "{}", login.lease);
+    let session = database.login(&login.user, &login.password).unwrap();
+    assert_eq!(session.orders(), Ok(3));
+    drop(session);
+
+    client.get("sys/policies/acl/app").refused(403, "permission denied");
+    let look = json!({"lease_id": login.lease});
+    let left = || root.put("sys/leases/lookup", look.clone()).number_at("/data/ttl");
+    let first = left();
+    assert!((1..=3).contains(&first), "{first}");
+    eventually("the lease counts down", TTL, || (left() < first).then_some(()));
+    ends_by_itself(&database, &login, since);
+    root.put("sys/leases/lookup", look).refused(400, "invalid lease");
+
+    let verified = server.cli(&[
+        "audit",
+        "verify",
+        "--key",
+        &server.data().join("audit.pub").display().to_string(),
+        &server.audit().display().to_string(),
+    ]);
+    assert!(verified.status.success(), "{verified:?}");
+    let audit = server.audit_text();
+    assert!(audit.contains(&login.lease), "the audit names the lease");
+    for (log, what) in [(audit, "audit"), (server.log(), "server")] {
+        assert!(!log.contains(&login.password), "the password stands in the {what} log");
+        assert!(!log.contains(database.postgres().admin_password()), "{what} log");
+    }
+    if let Some(log) = database.log() {
+        assert!(log.contains(&login.user), "the database's log holds the statements");
+        assert!(!log.contains(&login.password), "the password stands in the database's log");
+    }
+}
+
+#[test]
+fn a_login_works_and_then_does_not_with_nobody_asking() {
+    the_main_job("embedded");
+}
+
+#[test]
+fn the_main_job_is_done_on_a_store_of_files_as_well() {
+    the_main_job("file");
+}
+
+#[test]
+fn a_connection_and_a_role_from_the_configuration_file_do_the_same() {
+    let database = Database::shared();
+    let postgres = database.postgres();
+    let more = format!(
+        r#"[db.connections.main]
+host = "{}"
+port = {}
+database = "{}"
+username = "{}"
+password_file = "{{folder}}/db.password"
+tls = "disable"
+allowed_roles = ["app"]
+
+[db.roles.app]
+connection = "main"
+creation = ["{}"]
+default_ttl = "3s"
+max_ttl = "1m"
+"#,
+        postgres.host(),
+        postgres.port(),
+        database.name,
+        postgres.admin_user(),
+        CREATE.replace('"', "\\\"")
+    );
+    let password = postgres.admin_password().to_owned();
+    let files = vec![("db.password", password.clone())];
+    let mut server = Server::ready(Options { more, files, ..Options::default() });
+    let client = server.limited("app", "path \"db/creds/app\" { capabilities = [\"read\"] }");
+    let since = Stopwatch::start();
+    let login = Login::mint(&client, "db/creds/app");
+    assert!(database.accepts(&login));
+    ends_by_itself(&database, &login, since);
+
+    let root = server.root();
+    assert_eq!(root.list("db/roles").expect(200).keys(), ["app"]);
+    let shown = root.get("db/config/main").expect(200);
+    assert!(!shown.text.contains(&password), "{}", shown.text);
+    // What the file says is changed in the file.
+    root.post("db/roles/app", json!({"db_name": "main", "default_ttl": "9h"}))
+        .refused(400, "configuration");
+    root.delete("db/config/main").refused(400, "configuration");
+
+    server.kill9();
+    server.again();
+    server.unseal();
+    let login = Login::mint(&client, "db/creds/app");
+    assert!(database.accepts(&login));
+    assert!(!server.log().contains(&password));
+}
+
+#[test]
+fn what_expires_while_the_server_is_dead_is_gone_after_the_unseal() {
+    let database = Database::shared();
+    let mut server = Server::open();
+    database.configure(&server.root(), "db", "2s", "1m");
+    let since = Stopwatch::start();
+    let login = Login::mint(&server.root(), "db/creds/app");
+    server.kill9();
+    // VALID UNTIL stops new logins with the server dead; the role itself waits for it.
+    eventually("PostgreSQL refuses by itself", Duration::from_secs(15), || {
+        (!database.accepts(&login)).then_some(())
+    });
+    assert!(since.elapsed() >= Duration::from_secs(2));
+    assert!(database.has_role(&login.user));
+    server.again();
+    assert!(database.has_role(&login.user), "nothing happens while sealed");
+    server.unseal();
+    eventually("the role is gone", LATE, || (!database.has_role(&login.user)).then_some(()));
+    let look = json!({"lease_id": login.lease});
+    server.root().put("sys/leases/lookup", look).refused(400, "invalid lease");
+}
+
+#[test]
+fn after_kill_9_amid_minting_every_marked_role_has_a_lease_or_goes() {
+    let database = Database::shared();
+    let mut server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let cluster = root.get("sys/seal-status").text_at("/cluster_id");
+    let minted = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                let client = root.clone();
+                scope.spawn(move || {
+                    let mut logins = Vec::new();
+                    while let Ok(answer) = client.try_send("GET", "db/creds/app", &[], None) {
+                        if answer.status != 200 {
+                            break;
+                        }
+                        logins.push(Login::of(&answer));
+                    }
+                    logins
+                })
+            })
+            .collect();
+        eventually("some logins are made", Duration::from_secs(30), || {
+            (database.marked_roles(&cluster).len() > 20).then_some(())
+        });
+        server.kill9();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(!minted.is_empty());
+    server.again();
+    server.unseal();
+    let root = server.root();
+    // What was answered lives on; what was not is gone.
+    eventually("only what was answered is left", Duration::from_secs(60), || {
+        let mut known: Vec<String> = minted.iter().map(|login| login.user.clone()).collect();
+        known.sort();
+        let alive = root.list("sys/leases/lookup/db/creds/app/").keys().len();
+        let marked = database.marked_roles(&cluster);
+        // An answer may have been lost on its way: then the login is there with its lease.
+        let all_known = known.iter().all(|user| marked.contains(user));
+        (all_known && alive == marked.len()).then_some(())
+    });
+    for login in minted.iter().take(3) {
+        assert!(database.accepts(login));
+    }
+    root.put("sys/leases/revoke-prefix/db/creds/app", json!({"sync": true})).expect(204);
+    eventually("all roles are gone", Duration::from_secs(30), || {
+        database.marked_roles(&cluster).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn revoking_ends_an_open_session() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let login = Login::mint(&root, "db/creds/app");
+    let session = database.login(&login.user, &login.password).unwrap();
+    assert_eq!(session.orders(), Ok(3));
+    root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
+    assert!(session.orders().is_err(), "the session goes on");
+    assert!(!database.accepts(&login));
+    assert!(!database.has_role(&login.user));
+    // Done twice is done once.
+    root.put("sys/leases/revoke", json!({"lease_id": login.lease})).expect(204);
+}
+
+#[test]
+fn what_an_ended_login_owned_belongs_to_the_owner_its_role_names() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    let owner = format!("{}_owner", database.name);
+    database.sql(&format!("CREATE ROLE {owner} NOLOGIN; GRANT CREATE ON SCHEMA public TO {owner}"));
+    root.post("db/config/main", database.connection()).expect(204);
+    let role = json!({
+        "db_name": "main",
+        "creation_statements": [CREATE, "GRANT CREATE, USAGE ON SCHEMA public TO \"{{name}}\""],
+        "owner": owner,
+        "default_ttl": "1h",
+    });
+    root.post("db/roles/app", role).expect(204);
+    let login = Login::mint(&root, "db/creds/app");
+    let session = database.login(&login.user, &login.password).unwrap();
+    session.run("CREATE TABLE mine (id int); INSERT INTO mine VALUES (7)").unwrap();
+    drop(session);
+    root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
+    eventually("the role is gone", LATE, || (!database.has_role(&login.user)).then_some(()));
+    let owners = database.query("SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'");
+    assert_eq!(owners, [owner.clone()]);
+    database.sql(&format!("DROP TABLE mine; DROP OWNED BY {owner}; DROP ROLE {owner}"));
+}
+
+#[test]
+fn access_ends_though_the_login_owns_something_that_nobody_takes() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    root.post("db/config/main", database.connection()).expect(204);
+    let role = json!({
+        "db_name": "main",
+        "creation_statements": [CREATE, "GRANT CREATE, USAGE ON SCHEMA public TO \"{{name}}\""],
+        "default_ttl": "1h",
+    });
+    root.post("db/roles/app", role).expect(204);
+    let login = Login::mint(&root, "db/creds/app");
+    let session = database.login(&login.user, &login.password).unwrap();
+    session.run("CREATE TABLE kept (id int)").unwrap();
+    let _ = root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true}));
+    assert!(session.orders().is_err(), "the session goes on");
+    assert!(!database.accepts(&login));
+    // The data are still there: nobody asked to drop them.
+    let tables = database.query("SELECT tablename::text FROM pg_tables WHERE tablename = 'kept'");
+    assert_eq!(tables, ["kept"]);
+    database.sql("DROP TABLE kept");
+    eventually("it is tried until it is done", Duration::from_secs(60), || {
+        (!database.has_role(&login.user)).then_some(())
+    });
+}
