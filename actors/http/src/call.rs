@@ -139,7 +139,8 @@ impl Call {
         let query = Query::parse(request.uri())?;
         let headers = request.headers();
         let verb = Verb::of(request.method(), &query).ok_or_else(Refusal::unsupported_operation)?;
-        if headers.contains_key("x-vault-wrap-ttl") {
+        let wrap = headers.get("x-vault-wrap-ttl").map(header::HeaderValue::as_bytes);
+        if !matches!(wrap, None | Some(b"" | b"0" | b"0s")) {
             // Handing the secret out unwrapped would break what the caller counts on.
             return Err(Refusal::invalid("response wrapping is not supported yet"));
         }
@@ -160,6 +161,18 @@ impl Call {
             remote: request.peer_addr(),
             merge_patch: media_type(headers) == Some("application/merge-patch+json"),
         })
+    }
+
+    /// The path as it may be written down: old clients put tokens into it.
+    pub(crate) fn shown_path(&self) -> String {
+        let path = self.path.as_str();
+        for verb in ["lookup", "renew", "revoke", "revoke-orphan"] {
+            let below = path.strip_prefix("auth/token/").and_then(|rest| rest.strip_prefix(verb));
+            if below.is_some_and(|rest| rest.len() > 1 && rest.starts_with('/')) {
+                return format!("auth/token/{verb}/<token>");
+            }
+        }
+        path.to_owned()
     }
 
     /// The path without a trailing slash, which in most places says nothing.
@@ -225,6 +238,22 @@ mod tests {
         ] {
             let call = call(TestRequest::default().insert_header((name, value))).unwrap();
             assert_eq!(call.token.as_ref().map(SecretText::expose), token, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_token_in_a_path_is_not_written_down() {
+        let id = RequestId::parse("00000000-0000-4000-8000-000000000000").unwrap();
+        for (path, shown) in [
+            ("auth/token/revoke/s.canary", "auth/token/revoke/<token>"),
+            ("auth/token/lookup/s.canary/x", "auth/token/lookup/<token>"),
+            ("auth/token/revoke-self", "auth/token/revoke-self"),
+            ("auth/token/renew", "auth/token/renew"),
+            ("secret/data/a", "secret/data/a"),
+        ] {
+            let request = TestRequest::default().to_http_request();
+            let call = Call::parse(&request, id, CanonicalPath::parse(path).unwrap()).unwrap();
+            assert_eq!(call.shown_path(), shown);
         }
     }
 

@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::door::Worker;
 use crate::error::Refusal;
 use crate::handed::Handed;
+use crate::limits::ANONYMOUS;
 use crate::path::{Address, parse};
 use crate::{pipeline, resources};
 
@@ -92,7 +93,8 @@ async fn receive(
     }
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
-    let (bytes, reservation) = worker.gate.read(announced, payload).await?;
+    let most = if call.token.is_some() { usize::MAX } else { ANONYMOUS };
+    let (bytes, reservation) = worker.gate.read(announced, most, payload).await?;
     Body::parse(bytes, Some(reservation))
 }
 

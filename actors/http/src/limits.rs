@@ -58,6 +58,9 @@ impl Default for Limits {
     }
 }
 
+/// The largest body of a request without a token, in bytes: shares are small.
+pub(crate) const ANONYMOUS: usize = 64 << 10;
+
 /// The bounds, and how much of them is taken; one for all workers.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -125,10 +128,11 @@ impl Gate {
         Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing())
     }
 
-    /// Reads a body within all bounds.
+    /// Reads a body within all bounds, and at most `most` bytes of it.
     pub(crate) async fn read(
         &self,
         announced: Option<u64>,
+        most: usize,
         mut payload: Payload,
     ) -> Result<(SecretBytes, Reservation), Refusal> {
         let limits = &self.limits;
@@ -136,7 +140,8 @@ impl Gate {
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large").closing()
         };
         let announced = usize::try_from(announced.unwrap_or(0)).unwrap_or(usize::MAX);
-        if announced > limits.body_bytes {
+        let most = most.min(limits.body_bytes);
+        if announced > most {
             return Err(too_large());
         }
         let mut reservation = Reservation { bodies: Arc::clone(&self.bodies), bytes: 0 };
@@ -152,7 +157,7 @@ impl Gate {
             let chunk = chunk.map_err(|_| {
                 Refusal::invalid("failed to decode JSON input: unexpected EOF").closing()
             })?;
-            if body.len().saturating_add(chunk.len()) > limits.body_bytes {
+            if body.len().saturating_add(chunk.len()) > most {
                 return Err(too_large());
             }
             reservation.grow(chunk.len(), limits.bodies_bytes)?;
@@ -183,7 +188,7 @@ mod tests {
         let (request, mut payload) =
             TestRequest::default().set_payload(vec![b' '; bytes]).to_http_parts();
         let payload = Payload::from_request(&request, &mut payload).await.unwrap();
-        match gate.read(announced, payload).await {
+        match gate.read(announced, usize::MAX, payload).await {
             Ok((body, _)) => Ok(body.expose().len()),
             Err(refusal) => Err(refusal.status.as_u16()),
         }

@@ -202,7 +202,7 @@ fn with_warnings(visit: &Visit, answer: Answer) -> Answer {
 /// Turns a refusal into its answer, and tells the operator the cause.
 fn refuse(call: &Call, refusal: Refusal) -> Answer {
     if let Some(cause) = &refusal.cause {
-        tracing::error!(request = %call.id, path = %call.path, %cause, "request failed");
+        tracing::error!(request = %call.id, path = call.shown_path(), %cause, "request failed");
     }
     refusal.into_answer()
 }

@@ -60,7 +60,7 @@ impl Trail {
         let asked = Asked {
             id: call.id,
             operation: known.operation,
-            path: call.path.to_string(),
+            path: call.shown_path(),
             mount_point: mount.map(|mount| mount.prefix.to_string()).unwrap_or_default(),
             mount_type: mount.map_or("", |mount| mount.kind.name()),
             mount_accessor: mount.map(|mount| mount.accessor.clone()).unwrap_or_default(),

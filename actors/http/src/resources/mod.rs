@@ -10,6 +10,7 @@ mod policies;
 mod seal;
 mod sys;
 mod tokens;
+mod ui;
 
 use mssm_domain::Caller;
 use mssm_messages::engine::EngineKind;
@@ -71,7 +72,7 @@ impl Open {
             Self::Init => seal::init(worker, call).await,
             Self::Unseal => seal::unseal(worker, call).await,
             Self::Metrics => Ok(metrics::answer(worker).await),
-            Self::Mounts => mounts::shown_to_all(worker).await,
+            Self::Mounts => ui::shown_to_all(worker).await,
         }
     }
 }

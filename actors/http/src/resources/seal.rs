@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mssm_domain::SecretBytes;
+use mssm_messages::audit::ReadStatus;
 use mssm_messages::seal::{
     AutoUnseal, Init, ReadKeyStatus, ResetUnseal, Rotate, SealKind, SealNow, SealStatus, Status,
     Unseal,
@@ -11,7 +12,7 @@ use mssm_messages::seal::{
 
 use crate::answer::Answer;
 use crate::call::{Call, Verb};
-use crate::door::{FAR, NEAR, Worker, ask, commit};
+use crate::door::{FAR, NEAR, Worker, ask, commit, put};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
@@ -78,6 +79,12 @@ pub(crate) async fn health(worker: &Worker, call: &Call) -> Result<Answer, Refus
         .text("version", VERSION);
     if let Some(cluster) = status.cluster {
         object = object.text("cluster_name", CLUSTER_NAME).text("cluster_id", &cluster.to_string());
+    }
+    if !status.sealed {
+        // Why is for the operator's log alone: the reason names paths, and anybody may ask here.
+        let log = put(&worker.door.audit.status, ReadStatus, NEAR).await?;
+        let blocked = log.is_ok_and(|log| log.blocked.is_some());
+        object = object.flag("audit_blocked", blocked);
     }
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
     Ok(Answer::bare(object).with_status(code))

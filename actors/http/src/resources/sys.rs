@@ -8,7 +8,7 @@ use crate::door::{LOG, ask};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
-use crate::resources::{leases, metrics, mounts, policies, seal};
+use crate::resources::{leases, metrics, mounts, policies, seal, ui};
 
 /// Answers below `sys/`.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
@@ -34,8 +34,8 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         "leases" if !rest.is_empty() => leases::answer(visit, rest).await,
         "renew" | "revoke" | "revoke-prefix" | "revoke-force" => leases::answer(visit, path).await,
         "internal" => match (second("ui/mounts"), rest) {
-            (Some(path), _) => mounts::shown(visit, path).await,
-            (None, "ui/resultant-acl") => mounts::resultant_acl(visit).await,
+            (Some(path), _) => ui::shown(visit, path).await,
+            (None, "ui/resultant-acl") => ui::resultant_acl(visit).await,
             (None, _) => Err(Refusal::unsupported_path()),
         },
         _ => single(visit, path).await,
