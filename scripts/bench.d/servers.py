@@ -8,11 +8,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import report
 from api import Client, Refused
 
 SHARES, THRESHOLD = 5, 3
 START_DEADLINE = 30
 UNSEAL_DEADLINE = 60
+STOP_DEADLINE = 20
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 POLICY = """
 path "secret/data/*" { capabilities = ["create", "update", "read"] }
@@ -88,8 +90,9 @@ class Server:
             return
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(20)
+            self.process.wait(STOP_DEADLINE)
         except subprocess.TimeoutExpired:
+            report.say(f"{self.name} did not stop within {STOP_DEADLINE} s and was killed")
             self.process.kill()
             self.process.wait()
         self.process = None
