@@ -25,8 +25,9 @@ pub struct Found {
 /// Not `Clone` and used by one thread: there is one writer. After an error nothing of the batch is
 /// in the log, and the same call may succeed later; only a failed sync is final.
 pub trait AuditBackend: Send + 'static {
-    /// Opens the log and hands every whole line in it to `each`, oldest first, without its break.
-    fn open(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked>;
+    /// Opens the log and hands whole lines in it to `each`, oldest first, without their breaks:
+    /// those of at least the last `tail` bytes.
+    fn open(&mut self, tail: u64, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked>;
 
     /// Appends whole lines, each with its break, durably: all or nothing.
     fn append(&mut self, lines: &[u8]) -> Result<(), Blocked>;

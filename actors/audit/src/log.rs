@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::line::{self, Line};
 
-/// The events that begin a file: a new log, or one whose earlier lines are in other files.
+/// The event that begins a new log.
 pub(crate) const STARTED: &str = "log-started";
-/// See [`STARTED`].
+/// The event that begins a file whose earlier lines are in other files.
 pub(crate) const CONTINUED: &str = "log-continued";
+/// The event from which a log can be taken up without reading all of it.
+const POSITION: &str = "log-position";
+/// So many bytes at least lie between two such events; what is read at a start is little more.
+pub(crate) const POSITION_EVERY: u64 = 16 << 20;
 
 /// Where a log stands: the newest hash, and the tree over all lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,9 +26,25 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// The position after `count` lines that are elsewhere.
-    pub(crate) fn after(count: u64, head: [u8; 32], edge: Vec<[u8; 32]>) -> Option<Self> {
+    fn after(count: u64, head: [u8; 32], edge: Vec<[u8; 32]>) -> Option<Self> {
         Some(Self { chain: Chain { head, count }, tree: Tree::from_parts(count, edge)? })
+    }
+
+    /// The position before a line that tells it: a log's first line, or one with the tree's edge.
+    pub(crate) fn before(line: &[u8]) -> Option<Self> {
+        let told: Told = serde_json::from_slice(line).ok()?;
+        if told.event == STARTED {
+            return (told.seq == 0).then(Self::default);
+        }
+        if told.event != CONTINUED && told.event != POSITION {
+            return None;
+        }
+        let parse = |digits: &str| {
+            let mut hash = [0; 32];
+            hex::decode_to_slice(digits, &mut hash).ok().map(|()| hash)
+        };
+        let edge = told.details.edge.split_ascii_whitespace().map(parse);
+        Self::after(told.seq, parse(&told.prev)?, edge.collect::<Option<_>>()?)
     }
 
     /// Takes one line more, without its break.
@@ -57,6 +77,21 @@ impl Position {
     }
 }
 
+/// What a line that tells a position says.
+#[derive(Deserialize)]
+struct Told {
+    seq: u64,
+    prev: String,
+    event: String,
+    details: ToldDetails,
+}
+
+#[derive(Deserialize)]
+struct ToldDetails {
+    #[serde(default)]
+    edge: String,
+}
+
 /// What a checkpoint line says.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
@@ -73,6 +108,8 @@ pub(crate) struct Checkpoint {
 pub(crate) struct Log {
     pub(crate) position: Position,
     key: Option<CheckpointKey>,
+    /// Bytes since the last line that tells a position.
+    untold: u64,
 }
 
 /// Lines that are ready to be written, and where the log stands once they are.
@@ -80,6 +117,7 @@ pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
     pub(crate) lines: u64,
     after: Position,
+    tells: bool,
 }
 
 impl Log {
@@ -99,10 +137,18 @@ impl Log {
         now: Timestamp,
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Result<Batch, serde_json::Error> {
-        let mut batch = Batch { bytes: Vec::new(), lines: 0, after: self.position.clone() };
+        let after = self.position.clone();
+        let mut batch = Batch { bytes: Vec::new(), lines: 0, after, tells: false };
         for entry in entries {
             let line = line::render(entry, batch.after.count(), &batch.after.head())?;
             batch.push(&line);
+        }
+        if self.untold + batch.bytes.len() as u64 > POSITION_EVERY {
+            let event = Event { name: POSITION, details: vec![("edge", batch.after.edge())] };
+            let entry = Entry::Event { time: now, event };
+            let line = line::render(&entry, batch.after.count(), &batch.after.head())?;
+            batch.push(&line);
+            batch.tells = true;
         }
         if let Some(key) = &self.key {
             let line = checkpoint(&batch.after, key, now)?;
@@ -124,7 +170,14 @@ impl Log {
 
     /// The batch is durable: the log stands behind it.
     pub(crate) fn accept(&mut self, batch: Batch) {
+        self.untold = if batch.tells { 0 } else { self.untold + batch.bytes.len() as u64 };
         self.position = batch.after;
+    }
+
+    /// The log goes on after these lines, of which so many bytes tell no position.
+    pub(crate) fn resume(&mut self, position: Position, untold: u64) {
+        self.position = position;
+        self.untold = untold;
     }
 }
 

@@ -247,3 +247,33 @@ proptest! {
         prop_assert!(verify(bytes.as_slice(), &verifier()).unwrap().finding.is_some());
     }
 }
+
+/// A long log is taken up from its last told position, not read from its beginning.
+#[actix_rt::test]
+async fn a_long_log_goes_on_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let long = |number: u32| {
+        let details = vec![("number", number.to_string()), ("text", "x".repeat(1 << 20))];
+        let event = Event { name: "test", details };
+        Entry::Event { time: Timestamp::from_unix_ms(0), event }
+    };
+    for round in 0..4 {
+        let backend = FileBackend::new(&path);
+        let (ports, thread) = AuditWriter::start(backend, Arc::new(TestClock::new())).unwrap();
+        install(&ports, true).await;
+        for number in 0..20 {
+            append(&ports, vec![long(round * 20 + number)]).await.unwrap();
+        }
+        // One batch that is longer than all that is read at first.
+        if round == 2 {
+            append(&ports, (0..40).map(long).collect()).await.unwrap();
+        }
+        drop(ports);
+        thread.join().unwrap();
+    }
+    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let verdict = verify(file, &verifier()).unwrap();
+    assert_eq!((verdict.finding, verdict.unsigned), (None, 0));
+    assert!(verdict.lines > 160);
+}

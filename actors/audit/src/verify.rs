@@ -45,7 +45,6 @@ struct Head {
     #[serde(rename = "type")]
     kind: String,
     event: Option<String>,
-    details: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Checks the files of a log, oldest first, as one.
@@ -101,7 +100,7 @@ impl State {
         let head: Head = serde_json::from_slice(line)
             .map_err(|_| "is not a line of an audit log: changed".to_owned())?;
         if self.verdict.lines == 1 {
-            self.begin(&head)?;
+            self.begin(&head, line)?;
         }
         let expected = self.position.count();
         if head.seq > expected {
@@ -131,25 +130,14 @@ impl State {
     }
 
     /// The first line tells whether earlier records are elsewhere.
-    fn begin(&mut self, head: &Head) -> Result<(), String> {
+    fn begin(&mut self, head: &Head, line: &[u8]) -> Result<(), String> {
         self.verdict.first_seq = head.seq;
-        if head.seq == 0 {
-            let started = head.event.as_deref() == Some(STARTED);
-            return if started { Ok(()) } else { Err("does not begin a log: changed".to_owned()) };
+        let begins = matches!(head.event.as_deref(), Some(STARTED | CONTINUED));
+        match Position::before(line).filter(|_| begins) {
+            Some(position) => self.position = position,
+            None if head.seq == 0 => return Err("does not begin a log: changed".to_owned()),
+            None => return Err(format!("is missing: {} records before the first line", head.seq)),
         }
-        let edge = head.details.as_ref().and_then(|details| details.get("edge")?.as_str());
-        let (Some(CONTINUED), Some(edge)) = (head.event.as_deref(), edge) else {
-            return Err(format!("is missing: {} records before the first line", head.seq));
-        };
-        let parse = |digits: &str| {
-            let mut hash = [0; 32];
-            hex::decode_to_slice(digits, &mut hash).map(|()| hash).ok()
-        };
-        let edge = edge.split_ascii_whitespace().map(parse).collect::<Option<Vec<_>>>();
-        let position = edge
-            .zip(parse(&head.prev))
-            .and_then(|(edge, newest)| Position::after(head.seq, newest, edge));
-        self.position = position.ok_or("does not continue a log: changed")?;
         self.signed = head.seq;
         Ok(())
     }

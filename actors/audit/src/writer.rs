@@ -10,10 +10,13 @@ use mssm_messages::{Letter, Port};
 use tokio::sync::mpsc;
 
 use crate::backend::{AuditBackend, Blocked};
-use crate::log::{Batch, Log, Position};
+use crate::log::{Batch, Log, POSITION_EVERY, Position};
 
 /// How many batches of entries may wait; one more is refused as busy.
 const QUEUE_BOUND: usize = 4096;
+/// So much of a log's end is read when it is opened: twice what lies between lines that tell its
+/// position.
+const TAIL_BYTES: u64 = 2 * POSITION_EVERY;
 /// How many letters one sync serves at most.
 const GROUP_BOUND: usize = 512;
 
@@ -206,19 +209,28 @@ fn render<'a>(
 /// A log that was in use goes on only in the lines it knows, or in an empty file.
 fn open(writing: &mut Writing<'_>) -> Result<Vec<Entry>, Blocked> {
     let now = writing.clock.now();
-    let mut there = Position::default();
-    let found = writing.backend.open(&mut |line| there.append(line))?;
+    let mut there = There::default();
+    let mut found = writing.backend.open(TAIL_BYTES, &mut |line| there.take(line))?;
+    if there.lines > 0 && there.position.is_none() {
+        // Lines so long that none in the tail tells the position.
+        there = There::default();
+        found.torn =
+            found.torn.or(writing.backend.open(u64::MAX, &mut |line| there.take(line))?.torn);
+    }
     let mut first = Vec::new();
-    if there.count() == 0 {
-        first.push(writing.log.first_line(now));
-    } else if writing.log.position.count() == 0 {
-        writing.log.position = there;
-    } else if writing.log.position != there {
-        let place = writing.backend.place();
-        return Err(Blocked(format!(
-            "{place} does not hold the lines that were written to it: move it away for inspection, \
-             a new file goes on with the chain"
-        )));
+    match there.position {
+        None if there.lines == 0 => first.push(writing.log.first_line(now)),
+        Some(position) if writing.log.position.count() == 0 => {
+            writing.log.resume(position, there.untold);
+        }
+        Some(position) if writing.log.position == position => {}
+        _ => {
+            let place = writing.backend.place();
+            return Err(Blocked(format!(
+                "{place} does not hold the lines that were written to it: move it away for \
+                 inspection, a new file goes on with the chain"
+            )));
+        }
     }
     if let Some(aside) = found.torn {
         tracing::warn!(aside, "the audit log ended in a torn line, which was set aside");
@@ -226,4 +238,32 @@ fn open(writing: &mut Writing<'_>) -> Result<Vec<Entry>, Blocked> {
         first.push(Entry::Event { time: now, event: Event { name: "torn-line", details } });
     }
     Ok(first)
+}
+
+/// Where the lines of a log lead, from the last one that tells a position.
+#[derive(Default)]
+struct There {
+    position: Option<Position>,
+    untold: u64,
+    lines: u64,
+}
+
+impl There {
+    fn take(&mut self, line: &[u8]) {
+        self.lines += 1;
+        if let Some(before) = tells_position(line).then(|| Position::before(line)).flatten() {
+            self.position = Some(before);
+            self.untold = 0;
+        }
+        self.untold += line.len() as u64 + 1;
+        if let Some(position) = &mut self.position {
+            position.append(line);
+        }
+    }
+}
+
+/// A cheap look before a line is parsed: only events of the log itself can tell its position.
+fn tells_position(line: &[u8]) -> bool {
+    const SIGN: &[u8] = b"\"event\":\"log-";
+    line.get(..256).unwrap_or(line).windows(SIGN.len()).any(|window| window == SIGN)
 }

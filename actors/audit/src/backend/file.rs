@@ -1,7 +1,7 @@
 //! A log in one file, which only the server's user can read.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -84,13 +84,29 @@ fn nofollow() -> i32 {
     i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
 }
 
+/// Skips what lies before the tail, to the beginning of a line; says how many bytes that is.
+fn skip_to(reader: &mut BufReader<&File>, tail: u64) -> io::Result<u64> {
+    let length = reader.get_ref().metadata()?.len();
+    let Some(start) = length.checked_sub(tail) else { return Ok(0) };
+    reader.seek(SeekFrom::Start(start))?;
+    let mut partial = Vec::new();
+    let skipped = reader.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut partial)?;
+    if partial.last() == Some(&b'\n') {
+        return Ok(start + skipped as u64);
+    }
+    // No end of a line in sight: the one that begins here is longer than the tail.
+    reader.rewind()?;
+    Ok(0)
+}
+
 impl AuditBackend for FileBackend {
-    fn open(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked> {
+    fn open(&mut self, tail: u64, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked> {
         self.open = None;
         let file = self.open_file().map_err(|error| self.blocked("open", &error))?;
         let mut found = Found::default();
-        let mut length = 0;
         let mut reader = BufReader::with_capacity(1 << 20, &file);
+        let mut length =
+            skip_to(&mut reader, tail).map_err(|error| self.blocked("read", &error))?;
         let mut line = Vec::new();
         loop {
             line.clear();

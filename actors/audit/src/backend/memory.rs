@@ -31,7 +31,7 @@ impl MemoryBackend {
 }
 
 impl AuditBackend for MemoryBackend {
-    fn open(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked> {
+    fn open(&mut self, _tail: u64, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked> {
         let state = self.state();
         let mut lines = state.bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>();
         lines.pop();

@@ -4,7 +4,9 @@ use super::{AuditBackend, FileBackend, MemoryBackend};
 
 fn lines(backend: &mut dyn AuditBackend) -> Vec<String> {
     let mut lines = Vec::new();
-    backend.open(&mut |line| lines.push(String::from_utf8(line.to_vec()).unwrap())).unwrap();
+    backend
+        .open(u64::MAX, &mut |line| lines.push(String::from_utf8(line.to_vec()).unwrap()))
+        .unwrap();
     lines
 }
 
@@ -36,7 +38,7 @@ fn a_torn_line_is_set_aside_and_named() {
     std::fs::write(&path, "whole\nhal").unwrap();
     let mut backend = FileBackend::new(&path);
     let mut seen = 0;
-    let found = backend.open(&mut |_| seen += 1).unwrap();
+    let found = backend.open(u64::MAX, &mut |_| seen += 1).unwrap();
     assert_eq!(seen, 1);
     assert_eq!(std::fs::read_to_string(found.torn.unwrap()).unwrap(), "hal");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\n");
@@ -68,7 +70,7 @@ fn a_file_that_is_tampered_with_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
         let mut backend = FileBackend::new(&path);
-        backend.open(&mut |_| ()).unwrap();
+        backend.open(u64::MAX, &mut |_| ()).unwrap();
         backend.append(b"line\n").unwrap();
         backend.inspect().unwrap();
         spoil(&path);
@@ -82,8 +84,8 @@ fn two_writers_of_one_file_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
     let mut first = FileBackend::new(&path);
-    first.open(&mut |_| ()).unwrap();
-    let refused = FileBackend::new(&path).open(&mut |_| ()).unwrap_err();
+    first.open(u64::MAX, &mut |_| ()).unwrap();
+    let refused = FileBackend::new(&path).open(u64::MAX, &mut |_| ()).unwrap_err();
     assert!(refused.0.contains("another server"), "{refused}");
 }
 
@@ -92,5 +94,5 @@ fn a_link_in_the_files_place_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
     std::os::unix::fs::symlink(folder.path().join("elsewhere"), &path).unwrap();
-    assert!(FileBackend::new(&path).open(&mut |_| ()).is_err());
+    assert!(FileBackend::new(&path).open(u64::MAX, &mut |_| ()).is_err());
 }
