@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// How often a worker looks at its connections.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How long a refused caller has to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 thread_local! {
     /// The connections of this worker.
     static CONNECTIONS: RefCell<Vec<Weak<Connection>>> = const { RefCell::new(Vec::new()) };
@@ -56,6 +59,23 @@ impl Connection {
         Busy(Rc::clone(connection))
     }
 
+    /// Shuts the connection down a little later, whatever still comes: actix reads the rest of a
+    /// chunked body that was refused to its end, which need not have one.
+    pub(crate) fn end_soon(connection: &Rc<Self>) {
+        let connection = Rc::downgrade(connection);
+        actix_rt::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            if let Some(connection) = connection.upgrade() {
+                connection.shut_down();
+            }
+        });
+    }
+
+    fn shut_down(&self) {
+        // The dispatcher sees the end of the stream and lets go of the connection.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
     fn is_stale(&self, now: Instant, patience: Duration) -> bool {
         self.busy.get() == 0 && now.duration_since(self.rested_at.get()) > patience
     }
@@ -71,8 +91,7 @@ pub(crate) async fn sweep(patience: Duration) {
                 let Some(connection) = weak.upgrade() else { return false };
                 let stale = connection.is_stale(now, patience);
                 if stale {
-                    // The dispatcher sees the end of the stream and lets go of the connection.
-                    let _ = connection.socket.shutdown(std::net::Shutdown::Both);
+                    connection.shut_down();
                 }
                 !stale
             });

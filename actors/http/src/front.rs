@@ -30,7 +30,8 @@ pub(crate) async fn front(
     payload: Payload,
 ) -> HttpResponse {
     let start = Instant::now();
-    let busy = request.conn_data::<Rc<Connection>>().map(Connection::busy);
+    let connection = request.conn_data::<Rc<Connection>>().map(Rc::clone);
+    let busy = connection.as_ref().map(Connection::busy);
     let id = worker.request_id();
     let head = request.method() == Method::HEAD;
     let work = respond(Rc::clone(&worker), request, payload, id);
@@ -39,6 +40,9 @@ pub(crate) async fn front(
         Refusal::internal("the front door panicked").into_answer()
     });
     drop(busy);
+    if let Some(connection) = connection.filter(|_| answer.close) {
+        Connection::end_soon(&connection);
+    }
     worker.metrics.count(answer.sent_status().as_u16(), start.elapsed());
     send(answer, id, head)
 }

@@ -103,8 +103,8 @@ async fn list(visit: &Visit, tail: &str) -> Result<Answer, Refusal> {
 
 async fn renew(visit: &Visit, tail: &str) -> Result<Answer, Refusal> {
     let missing = || Refusal::invalid("lease not found");
-    let lease = named(visit, tail)?.ok_or_else(missing)?;
     let increment = ttl(&visit.call.body, "increment")?;
+    let lease = named(visit, tail)?.ok_or_else(missing)?;
     let caller = visit.authorized.caller.as_ref().clone();
     let message = Renew { lease, increment, caller };
     let reply = visit.worker.door.leases.renew.commit(message).await.map_err(unreachable)?;
