@@ -5,7 +5,7 @@
 //! replicas. Nobody knows anybody but by the ports handed over here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -234,7 +234,7 @@ async fn start_minter(
     let ground = ground.clone();
     on_arbiter(move || {
         let (_, barrier) = ground.barrier();
-        let config = MinterConfig { boot, leases: Arc::new(OnceLock::from(leases)) };
+        let config = MinterConfig { boot, leases };
         Minter::new(config, barrier, ground.clock, ground.random).start()
     })
     .await

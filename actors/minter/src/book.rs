@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_domain::{BootId, Clock, ClusterId, ConnectionId, LeaseId, MountId, Random, RecordPath};
@@ -92,7 +92,7 @@ pub(crate) struct Book {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) dialer: Arc<dyn Dialer>,
-    pub(crate) leases: Arc<OnceLock<Port<CountTarget>>>,
+    pub(crate) leases: Port<CountTarget>,
     state: RefCell<State>,
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn damaged(error: RecordError) -> EngineError {
 impl Book {
     pub(crate) fn new(
         boot: BootId,
-        leases: Arc<OnceLock<Port<CountTarget>>>,
+        leases: Port<CountTarget>,
         barrier: Barrier,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
@@ -307,9 +307,8 @@ impl Book {
 
     /// How many leases need a connection's definition.
     pub(crate) async fn count_leases(&self, target: ConnectionId) -> Result<u64, EngineError> {
-        let Some(port) = self.leases.get() else { return Ok(0) };
         let busy = || EngineError::Unavailable("the lease manager does not answer".to_owned());
-        let count = port.ask(CountTarget { target }, COUNT_DEADLINE).await;
+        let count = self.leases.ask(CountTarget { target }, COUNT_DEADLINE).await;
         count.map_err(|_| busy())?.map_err(|_| busy())
     }
 

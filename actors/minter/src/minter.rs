@@ -1,7 +1,7 @@
 //! The actor: takes messages, hands them to the rules, ends in a reply whatever happens.
 
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use mssm_domain::{BootId, Clock, Random};
@@ -26,9 +26,8 @@ use crate::{connections, ladder, mint, roles};
 pub struct MinterConfig {
     /// This run of the server; part of every session's name.
     pub boot: BootId,
-    /// Where to ask how many leases need a connection before it is deleted or moved. May be put
-    /// there later; while it is not there, nothing is known to need anything.
-    pub leases: Arc<OnceLock<Port<CountTarget>>>,
+    /// Where to ask how many leases need a connection before it is deleted or moved.
+    pub leases: Port<CountTarget>,
 }
 
 /// Makes, extends and ends database logins, and keeps the definitions they come from.

@@ -1,20 +1,20 @@
 //! A minter to test, over a database that is told what to say or over a real one.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Context, Handler};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mssm_domain::{
     Accessor, BootId, Caller, Clock, ClusterId, ConnectionName, LeaseId, MountId, Random, RoleName,
     SecretBytes, SecretText, TokenId, TokenKind, generate_base62, generate_uuid,
 };
-use mssm_messages::Port;
 use mssm_messages::engine::{
     Create, CreateError, EngineError, Extend, Outcome, Prepare, Prepared, Revocation, Revoke,
 };
-use mssm_messages::lease::CountTarget;
+use mssm_messages::lease::{CountTarget, LeaseError};
 use mssm_messages::minter::{ConnectionPatch, RolePatch, WriteConnection, WriteRole};
 use mssm_messages::seal::Opened;
 use mssm_testkit::{MemoryStore, SeededRandom, TestClock, TestPostgres, barrier_over};
@@ -36,8 +36,24 @@ pub(crate) struct Rig {
     pub(crate) boot: BootId,
     pub(crate) clock: TestClock,
     pub(crate) store: MemoryStore,
-    pub(crate) leases: Arc<OnceLock<Port<CountTarget>>>,
+    /// How many leases the lease manager says there are.
+    pub(crate) leases: Arc<AtomicU64>,
     random: Arc<SeededRandom>,
+}
+
+/// Stands for the lease manager.
+struct Leases(Arc<AtomicU64>);
+
+impl Actor for Leases {
+    type Context = Context<Self>;
+}
+
+impl Handler<CountTarget> for Leases {
+    type Result = Result<u64, LeaseError>;
+
+    fn handle(&mut self, _msg: CountTarget, _ctx: &mut Self::Context) -> Self::Result {
+        Ok(self.0.load(Ordering::SeqCst))
+    }
 }
 
 /// A login that was made.
@@ -62,9 +78,9 @@ impl Rig {
     pub(crate) fn over(dialer: Arc<dyn Dialer>, seed: u64, store: &MemoryStore) -> Self {
         let random = Arc::new(SeededRandom::new(seed));
         let clock = TestClock::new();
-        let leases = Arc::new(OnceLock::new());
+        let leases = Arc::new(AtomicU64::new(0));
         let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
-        let config = MinterConfig { boot, leases: Arc::clone(&leases) };
+        let config = MinterConfig { boot, leases: Leases(Arc::clone(&leases)).start().into() };
         let barrier = barrier_over(store);
         let random_port: Arc<dyn Random> = random.clone();
         let minter =

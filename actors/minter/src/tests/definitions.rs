@@ -1,10 +1,7 @@
 //! Definitions of connections and roles, as the API and the configuration file write them.
 
-use actix::{Actor, Context, Handler};
 use mssm_domain::{ConnectionName, RoleName, SecretText};
-use mssm_messages::Port;
 use mssm_messages::engine::{EngineError, Unmount};
-use mssm_messages::lease::{CountTarget, LeaseError};
 use mssm_messages::minter::{
     Configure, ConnectionPatch, DeleteConnection, DeleteRole, ListConnections, ListRoles,
     ReadConnection, ReadRole, RolePatch,
@@ -156,26 +153,12 @@ async fn an_owner_that_could_lend_its_rights_is_refused() {
     assert!(warnings[0].contains("was not checked"), "{warnings:?}");
 }
 
-struct Leases(u64);
-
-impl Actor for Leases {
-    type Context = Context<Self>;
-}
-
-impl Handler<CountTarget> for Leases {
-    type Result = Result<u64, LeaseError>;
-
-    fn handle(&mut self, _msg: CountTarget, _ctx: &mut Self::Context) -> Self::Result {
-        Ok(self.0)
-    }
-}
-
 #[actix_rt::test]
 async fn a_connection_that_leases_need_stays_and_stays_where_it_is() {
     let database = FakeDatabase::new();
     let rig = Rig::fake(&database).open().await;
     rig.connect(fake_patch()).await.unwrap();
-    rig.leases.set(Port::from(Leases(3).start())).unwrap();
+    rig.leases.store(3, std::sync::atomic::Ordering::SeqCst);
     let delete = DeleteConnection { mount: rig.mount, name: main_name() };
     let error = rig.minter.send(delete).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("3 leases"), "{error}");
