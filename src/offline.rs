@@ -1,6 +1,7 @@
 //! What operators and auditors do without a running server.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
 use mssm_crypto::chain::CheckpointVerifier;
@@ -36,7 +37,8 @@ pub(crate) fn audit_verify(key: &str, files: &[PathBuf]) -> Result<String, Strin
         CheckpointVerifier::parse(&text).map_err(|error| format!("{key}: {error}"))
     })?;
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    let verdict = mssm_audit::verify_files(&paths, &verifier).map_err(|error| error.to_string())?;
+    let verdict = mssm_audit::verify_files(&paths, &verifier, &mut show_progress);
+    let verdict = verdict.map_err(|error| error.to_string())?;
     if let Some(finding) = verdict.finding {
         let (seq, line, what) = (finding.seq, finding.line, finding.what);
         return Err(format!("record {seq} (line {line}) {what}"));
@@ -54,4 +56,12 @@ pub(crate) fn audit_verify(key: &str, files: &[PathBuf]) -> Result<String, Strin
         );
     }
     Ok(text)
+}
+
+/// Says on a terminal how far a long check has come.
+fn show_progress(lines: u64) {
+    let mut terminal = std::io::stderr();
+    if terminal.is_terminal() {
+        let _ = write!(terminal, "\r{lines} records read ");
+    }
 }

@@ -117,9 +117,9 @@ async fn a_file_that_is_removed_refuses_once_and_goes_on_in_a_new_one() {
     std::fs::rename(&path, &aside).unwrap();
     assert!(append(&ports, vec![event(1)]).await.is_err());
     append(&ports, vec![event(2)]).await.unwrap();
-    let both = crate::verify_files(&[&aside, &path], &verifier()).unwrap();
+    let both = crate::verify_files(&[&aside, &path], &verifier(), &mut |_| ()).unwrap();
     assert_eq!((both.finding, both.unsigned), (None, 0));
-    let alone = crate::verify_files(&[&path], &verifier()).unwrap();
+    let alone = crate::verify_files(&[&path], &verifier(), &mut |_| ()).unwrap();
     assert_eq!(alone.finding, None);
     assert!(alone.first_seq > 0);
 }

@@ -47,12 +47,17 @@ struct Head {
     event: Option<String>,
 }
 
-/// Checks the files of a log, oldest first, as one.
-pub fn verify_files(files: &[&Path], key: &CheckpointVerifier) -> io::Result<Verdict> {
+/// Checks the files of a log, oldest first, as one; `progress` is told the lines read so far, now
+/// and then.
+pub fn verify_files(
+    files: &[&Path],
+    key: &CheckpointVerifier,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<Verdict> {
     let mut state = State::default();
     for file in files {
         let reader = BufReader::with_capacity(1 << 20, File::open(file)?);
-        if !state.read(reader, key)? {
+        if !state.read(reader, key, progress)? {
             break;
         }
     }
@@ -62,9 +67,12 @@ pub fn verify_files(files: &[&Path], key: &CheckpointVerifier) -> io::Result<Ver
 /// Checks one log.
 pub fn verify(log: impl BufRead, key: &CheckpointVerifier) -> io::Result<Verdict> {
     let mut state = State::default();
-    state.read(log, key)?;
+    state.read(log, key, &mut |_| ())?;
     Ok(state.end())
 }
+
+/// So many lines are read between two words of progress.
+const PROGRESS_LINES: u64 = 50_000;
 
 #[derive(Default)]
 struct State {
@@ -76,7 +84,12 @@ struct State {
 
 impl State {
     /// Reads lines until the end or the first thing wrong; true if nothing was.
-    fn read(&mut self, mut log: impl BufRead, key: &CheckpointVerifier) -> io::Result<bool> {
+    fn read(
+        &mut self,
+        mut log: impl BufRead,
+        key: &CheckpointVerifier,
+        progress: &mut dyn FnMut(u64),
+    ) -> io::Result<bool> {
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -84,6 +97,9 @@ impl State {
                 return Ok(true);
             }
             self.verdict.lines += 1;
+            if self.verdict.lines.is_multiple_of(PROGRESS_LINES) {
+                progress(self.verdict.lines);
+            }
             let checked = match line.strip_suffix(b"\n") {
                 Some(whole) => self.check(whole, key),
                 None => Err("is cut off in its middle (a crash, or a cut)".to_owned()),
