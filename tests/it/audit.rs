@@ -10,9 +10,11 @@ use crate::harness::{Database, Login, Server, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn verify(server: &Server, log: &str) -> std::process::Output {
-    let key = server.data().join("audit.pub").display().to_string();
-    server.cli(&["audit", "verify", "--key", &key, log])
+/// True if the log is proven by the server's own key.
+#[track_caller]
+fn proven(server: &Server) {
+    let verdict = server.verify_audit(&server.audit_key(), &server.audit());
+    assert!(verdict.status.success(), "{verdict:?}");
 }
 
 fn request_ids(server: &Server, kind: &str) -> BTreeSet<String> {
@@ -47,7 +49,7 @@ fn every_answered_request_is_in_the_log() {
             && line.to_string().contains("permission denied")
     });
     assert!(refused, "what is refused is written down as well");
-    assert!(verify(&server, &server.audit().display().to_string()).status.success());
+    proven(&server);
 }
 
 #[test]
@@ -110,11 +112,12 @@ fn a_flipped_byte_a_missing_line_and_a_cut_tail_are_seen() {
     for number in 0..10 {
         root.post("secret/data/a", json!({"data": {"n": number}})).expect(200);
     }
+    let key = server.audit_key();
     server.stop();
-    let copy = server.path("copy.log").display().to_string();
+    let copy = server.path("copy.log");
     let text = server.audit_text();
     fs::write(&copy, &text).unwrap();
-    let good = verify(&server, &copy);
+    let good = server.verify_audit(&key, &copy);
     assert!(good.status.success(), "{good:?}");
     let lines: Vec<&str> = text.lines().collect();
     let middle = lines.len() / 2;
@@ -128,13 +131,11 @@ fn a_flipped_byte_a_missing_line_and_a_cut_tail_are_seen() {
     assert_ne!(changed[middle], lines[middle]);
     for (what, lines) in [("missing", missing), ("swapped", swapped), ("changed", changed)] {
         fs::write(&copy, lines.join("\n") + "\n").unwrap();
-        let verdict = verify(&server, &copy);
+        let verdict = server.verify_audit(&key, &copy);
         assert!(!verdict.status.success(), "a {what} line is not seen");
         assert_ne!(verdict.status.code(), Some(101), "{verdict:?}");
     }
-    let root_key = "00".repeat(32);
-    let wrong =
-        server.cli(&["audit", "verify", "--key", &root_key, &server.audit().display().to_string()]);
+    let wrong = server.verify_audit(&"00".repeat(32), &server.audit());
     assert!(!wrong.status.success(), "a wrong key is no proof");
 }
 
@@ -156,8 +157,7 @@ fn without_a_log_nothing_is_answered_and_service_resumes_by_itself() {
     fs::rename(&aside, server.audit()).unwrap();
     eventually("service resumes", SOON, || (root.get("secret/data/a").status == 200).then_some(()));
     root.post("secret/data/c", json!({"data": {"v": 1}})).expect(200);
-    let verdict = verify(&server, &server.audit().display().to_string());
-    assert!(verdict.status.success(), "{verdict:?}");
+    proven(&server);
 }
 
 #[test]
@@ -194,7 +194,5 @@ fn the_log_goes_on_where_it_was_after_kill_9() {
     server.again();
     server.unseal();
     server.root().get("secret/data/a").expect(200);
-    server.stop();
-    let verdict = verify(&server, &server.audit().display().to_string());
-    assert!(verdict.status.success(), "{verdict:?}");
+    proven(&server);
 }

@@ -110,7 +110,7 @@ fn policies_tokens_and_logins_are_made() {
     let refused = server.cli_as(token, &["policy", "list"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("permission denied"));
-    good(&server.cli(&["token", "revoke", token]));
+    good(&fed(&server, &["token", "revoke", "-"], token));
 }
 
 #[test]

@@ -60,7 +60,7 @@ try:
 except hvac.exceptions.Forbidden:
     pass
 client.sys.rotate_encryption_key()
-assert client.sys.read_health_status(method="GET").json()["initialized"]
+assert client.sys.read_health_status(method="GET")["initialized"]
 client.sys.seal()
 assert client.sys.is_sealed()
 print("all done")

@@ -74,7 +74,11 @@ fn a_full_disk_under(what: fn(&Path) -> Options) {
     let mut server = Server::ready(options);
     server.root().post("secret/data/before", json!({"data": {"v": 1}})).expect(200);
     let filler = disk.fill();
+    // Some room is left: the disk fills up amid writing.
+    let left = fs::metadata(&filler).unwrap().len() - (2 << 20);
+    fs::File::options().write(true).open(&filler).unwrap().set_len(left).unwrap();
     let acknowledged = write_until_refused(&server);
+    assert!(acknowledged > 0);
     server.client().get("sys/seal-status").expect(200);
     fs::remove_file(filler).unwrap();
     let probe = json!({"data": {"v": 2}});

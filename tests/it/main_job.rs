@@ -47,13 +47,7 @@ fn the_main_job(storage: &'static str) {
     ends_by_itself(&database, &login, since);
     root.put("sys/leases/lookup", look).refused(400, "invalid lease");
 
-    let verified = server.cli(&[
-        "audit",
-        "verify",
-        "--key",
-        &server.data().join("audit.pub").display().to_string(),
-        &server.audit().display().to_string(),
-    ]);
+    let verified = server.verify_audit(&server.audit_key(), &server.audit());
     assert!(verified.status.success(), "{verified:?}");
     let audit = server.audit_text();
     assert!(audit.contains(&login.lease), "the audit names the lease");
@@ -80,31 +74,34 @@ fn the_main_job_is_done_on_a_store_of_files_as_well() {
 #[test]
 fn a_connection_and_a_role_from_the_configuration_file_do_the_same() {
     let database = Database::shared();
-    let postgres = database.postgres();
+    let (host, port) = (database.postgres().host(), database.postgres().port());
+    let name = &database.name;
+    // As in production: no superuser, but a role that may make roles and pass on a reader's rights.
+    let password = "canary-0f1e2d3c4b5a";
+    database.sql(&format!(
+        "CREATE ROLE {name}_reader; GRANT SELECT ON orders TO {name}_reader; \
+         CREATE ROLE {name}_admin LOGIN CREATEROLE PASSWORD '{password}'; \
+         GRANT {name}_reader TO {name}_admin WITH ADMIN OPTION"
+    ));
+    let create = CREATE.replace('"', "\\\"");
     let more = format!(
         r#"[db.connections.main]
-host = "{}"
-port = {}
-database = "{}"
-username = "{}"
+host = "{host}"
+port = {port}
+database = "{name}"
+username = "{name}_admin"
 password_file = "{{folder}}/db.password"
 tls = "disable"
 allowed_roles = ["app"]
 
 [db.roles.app]
 connection = "main"
-creation = ["{}"]
+creation = ["{create}", "GRANT {name}_reader TO \"{{{{name}}}}\""]
 default_ttl = "3s"
 max_ttl = "1m"
-"#,
-        postgres.host(),
-        postgres.port(),
-        database.name,
-        postgres.admin_user(),
-        CREATE.replace('"', "\\\"")
+"#
     );
-    let password = postgres.admin_password().to_owned();
-    let files = vec![("db.password", password.clone())];
+    let files = vec![("db.password", password.to_owned())];
     let mut server = Server::ready(Options { more, files, ..Options::default() });
     let client = server.limited("app", "path \"db/creds/app\" { capabilities = [\"read\"] }");
     let since = Stopwatch::start();
@@ -115,7 +112,7 @@ max_ttl = "1m"
     let root = server.root();
     assert_eq!(root.list("db/roles").expect(200).keys(), ["app"]);
     let shown = root.get("db/config/main").expect(200);
-    assert!(!shown.text.contains(&password), "{}", shown.text);
+    assert!(!shown.text.contains(password), "{}", shown.text);
     // What the file says is changed in the file.
     root.post("db/roles/app", json!({"db_name": "main", "default_ttl": "9h"}))
         .refused(400, "configuration");
@@ -125,8 +122,12 @@ max_ttl = "1m"
     server.again();
     server.unseal();
     let login = Login::mint(&client, "db/creds/app");
-    assert!(database.accepts(&login));
-    assert!(!server.log().contains(&password));
+    let session = database.login(&login.user, &login.password).unwrap();
+    assert_eq!(session.orders(), Ok(3));
+    root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
+    assert!(session.orders().is_err(), "an admin without superuser's rights ends sessions too");
+    assert!(!database.has_role(&login.user));
+    assert!(!server.log().contains(password) && !server.audit_text().contains(password));
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn kv_is_mounted_anywhere_and_what_is_unmounted_is_gone() {
     ] {
         root.post(&format!("sys/mounts/{path}"), json!({"type": "kv"})).refused(400, words);
     }
-    root.post("sys/mounts/odd", json!({"type": "nope"})).refused(400, "nope");
+    root.post("sys/mounts/odd", json!({"type": "nope"}))
+        .refused(400, "plugin not found in the catalog");
     root.post("sys/mounts/odd", json!({})).refused(400, "type");
     root.delete("sys/mounts/plain").expect(204);
     root.delete("sys/mounts/plain").expect(204);

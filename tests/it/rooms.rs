@@ -80,13 +80,13 @@ const TABLE: &[(&str, &[&str])] = &[
             "actix-rt",
             "base64",
             "futures-util",
-            "hcl-edit",
             "hex",
             "mssm-domain",
             "mssm-messages",
             "serde",
             "serde_json",
             "thiserror",
+            "tokio",
             "tracing",
         ],
     ),
@@ -100,9 +100,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "mssm-messages",
             "serde",
             "serde_json",
-            "thiserror",
+            "tokio",
             "tracing",
-            "uuid",
         ],
     ),
     (
@@ -180,9 +179,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "actors/http",
         &[
             "actix",
-            "actix-http",
             "actix-rt",
-            "actix-service",
             "actix-tls",
             "actix-web",
             "base64",
@@ -200,7 +197,6 @@ const TABLE: &[(&str, &[&str])] = &[
             "thiserror",
             "tokio",
             "tracing",
-            "uuid",
         ],
     ),
 ];
@@ -274,19 +270,30 @@ fn sources() -> Vec<PathBuf> {
 
 #[test]
 fn unsafe_code_is_in_one_room_only() {
+    // Made of two halves, so that this file does not find itself.
     let word = ["un", "safe"].concat();
+    let uses = ["{", "fn", "impl", "trait", "extern"].map(|next| format!("{word} {next}"));
+    let allowed = format!("({word}_code");
     for file in sources() {
         let text = fs::read_to_string(&file).unwrap();
-        let code = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
-        let used = code.filter(|line| {
-            line.contains(&format!("{word} {{"))
-                || line.contains(&format!("{word}_code"))
-                || line.contains(&format!("{word} fn"))
-        });
+        let mut code = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        let used =
+            code.any(|line| uses.iter().any(|one| line.contains(one)) || line.contains(&allowed));
         let inside = file.starts_with(workspace().join("crates/locked"));
-        assert!(inside || used.count() == 0, "{}", file.display());
+        assert!(inside || !used, "{}", file.display());
     }
 }
+
+/// Files that have grown beyond [`LINES`]. This list may only shrink.
+const LARGE: &[&str] = &[
+    "actors/access/src/keeper/tests.rs",
+    "actors/http/src/tests/world.rs",
+    "actors/minter/src/mint.rs",
+    "crates/crypto/src/keyring.rs",
+    "crates/messages/src/kv.rs",
+];
+/// The size of a file that is read in one go.
+const LINES: usize = 400;
 
 #[test]
 fn every_file_says_its_one_job_and_stays_small() {
@@ -294,6 +301,8 @@ fn every_file_says_its_one_job_and_stays_small() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("//!"), "{} does not say what it is for", file.display());
         let lines = text.lines().count();
-        assert!(lines <= 450, "{} has {lines} lines", file.display());
+        let name = file.strip_prefix(workspace()).unwrap().display().to_string();
+        let bound = if LARGE.contains(&name.as_str()) { LINES + 60 } else { LINES };
+        assert!(lines <= bound, "{name} has {lines} lines");
     }
 }

@@ -35,7 +35,7 @@ fn unknown_roles_and_connections_are_named() {
     root.post("db/config/narrow", narrow).expect(204);
     let role = json!({"db_name": "narrow", "creation_statements": [CREATE]});
     let _ = root.post("db/roles/kept-out", role);
-    root.get("db/creds/kept-out").refused(400, "not an allowed role");
+    root.get("db/creds/kept-out").refused(403, "not an allowed role");
     nothing_left(&database, &root);
 }
 
@@ -125,7 +125,7 @@ fn quotes_dollars_and_comments_in_statements_are_understood() {
         "{CREATE}; -- a comment; with a semicolon\n\
          /* another; /* nested; */ one */\n\
          COMMENT ON TABLE orders IS 'it''s; fine';\n\
-         DO $body$ BEGIN PERFORM 1; PERFORM 'a;b'; END $body$;\n\
+         COMMENT ON COLUMN orders.id IS $body$a;b $1 ''$body$;\n\
          GRANT SELECT ON orders TO \"{{{{name}}}}\";"
     );
     let role = json!({"db_name": "main", "creation_statements": text, "default_ttl": "1h"});

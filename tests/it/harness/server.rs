@@ -222,6 +222,16 @@ impl Server {
         (status, self.log().split_at(before).1.to_owned())
     }
 
+    /// The public key that proves the audit log.
+    pub(crate) fn audit_key(&self) -> String {
+        self.root().get("sys/audit/key").expect(200).text_at("/data/public_key")
+    }
+
+    /// What `mssm audit verify` says of a log.
+    pub(crate) fn verify_audit(&self, key: &str, log: &Path) -> Output {
+        self.cli(&["audit", "verify", "-key", key, &log.display().to_string()])
+    }
+
     /// Starts it and does not wait for anything.
     pub(crate) fn spawn_unchecked(&self) -> Child {
         self.command()
