@@ -24,7 +24,7 @@ use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmou
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
 use mssm_messages::lease::CountTarget;
-use mssm_messages::seal::{SealNow, Stages};
+use mssm_messages::seal::{InstallAuditKey, SealNow, Stages};
 use mssm_messages::storage::StoragePort;
 use mssm_messages::{Barrier, Port};
 use mssm_minter::{Minter, MinterConfig};
@@ -125,44 +125,12 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let dynamic = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);
     engines.send(dynamic).map_err(|_| StartError::Linking)?;
 
-    let (keys, barrier) = ground.barrier();
-    let access = AccessKeeper::new(
-        barrier.clone(),
-        lease.clone().into(),
-        Arc::clone(&ground.clock),
-        Arc::clone(&ground.random),
-    )
-    .start();
-    let engines =
-        unmount_ports(&minter, &KvEngine::new(barrier.clone(), Arc::clone(&ground.clock)).start());
-    let mounts =
-        MountKeeper::new(barrier, lease.clone().into(), engines, Arc::clone(&ground.random))
-            .start();
+    let owners = start_owners(&ground, lease, minter);
     let chronicle = Chronicle::new(audit.append.clone(), Arc::clone(&ground.clock)).start();
-    let table = MountReplica::start(&mounts).table;
-    let configured =
-        ConfiguredDatabases::new(config.databases, table, minter.clone().into()).start();
-    drop(keys);
-
-    let stages = Stages {
-        founders: vec![mounts.clone().recipient(), access.clone().recipient()],
-        openers: vec![
-            mounts.clone().recipient(),
-            access.clone().recipient(),
-            minter.clone().recipient(),
-            configured.recipient(),
-            lease.clone().recipient(),
-            chronicle.clone().recipient(),
-        ],
-        closers: vec![
-            mounts.clone().recipient(),
-            access.clone().recipient(),
-            minter.clone().recipient(),
-            lease.clone().recipient(),
-            chronicle.clone().recipient(),
-        ],
-    };
-    let link = Link { stages, audit: Some(audit.install.clone()) };
+    let table = MountReplica::start(&owners.mounts).table;
+    let minter = owners.minter.clone().into();
+    let configured = ConfiguredDatabases::new(config.databases, table, minter).start();
+    let link = link(&owners, &chronicle, configured, audit.install.clone());
     seal.send(link).await.map_err(|_| StartError::Linking)?;
 
     let about = Arc::new(About {
@@ -173,7 +141,6 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         started_at: ground.clock.now(),
     });
     let audit_ports = AuditPorts { append: audit.append, status: audit.status };
-    let owners = Owners { access, mounts, lease, minter, seal: seal.clone() };
     let server_config = ServerConfig {
         listen: vec![config.address],
         workers: std::thread::available_parallelism().map_or(2, usize::from),
@@ -193,6 +160,47 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
         storage: storage_handle,
         audit: audit_thread,
     })
+}
+
+/// Starts the owners of small state on the system arbiter, beside those that have their own.
+fn start_owners(ground: &Ground, lease: Addr<LeaseManager>, minter: Addr<Minter>) -> Owners {
+    let barrier = ground.barrier().1;
+    let (clock, random) = (Arc::clone(&ground.clock), Arc::clone(&ground.random));
+    let kv = KvEngine::new(barrier.clone(), Arc::clone(&clock)).start();
+    let engines = unmount_ports(&minter, &kv);
+    let mounts =
+        MountKeeper::new(barrier.clone(), lease.clone().into(), engines, Arc::clone(&random));
+    let access = AccessKeeper::new(barrier, lease.clone().into(), clock, random).start();
+    Owners { access, mounts: mounts.start(), lease, minter, seal: ground.seal.clone() }
+}
+
+/// Whom the seal keeper asks and tells, in order: what answers needs its state before what asks.
+fn link(
+    owners: &Owners,
+    chronicle: &Addr<Chronicle>,
+    configured: Addr<ConfiguredDatabases>,
+    audit: Port<InstallAuditKey>,
+) -> Link {
+    let Owners { access, mounts, lease, minter, seal: _ } = owners.clone();
+    let stages = Stages {
+        founders: vec![mounts.clone().recipient(), access.clone().recipient()],
+        openers: vec![
+            mounts.clone().recipient(),
+            access.clone().recipient(),
+            minter.clone().recipient(),
+            configured.recipient(),
+            lease.clone().recipient(),
+            chronicle.clone().recipient(),
+        ],
+        closers: vec![
+            mounts.recipient(),
+            access.recipient(),
+            minter.recipient(),
+            lease.recipient(),
+            chronicle.clone().recipient(),
+        ],
+    };
+    Link { stages, audit: Some(audit) }
 }
 
 /// The owners, whom every worker's front door reaches across arbiters.
@@ -330,7 +338,7 @@ impl Server {
     pub async fn stop(self) {
         let Self { http, certificate: _, seal, poisoned: _, chronicle, storage, audit } = self;
         // The server drains only while it is polled.
-        let (_, drained) = tokio::join!(http.handle.stop(true), http.server);
+        let ((), drained) = tokio::join!(http.handle.stop(true), http.server);
         if let Err(error) = drained {
             tracing::warn!(%error, "the front door while stopping");
         }
