@@ -161,10 +161,10 @@ impl Body {
     /// A truth value.
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        match text.as_str() {
-            "true" | "1" => Ok(Some(true)),
-            "false" | "0" | "" => Ok(Some(false)),
-            _ => Err(wrong(name, "true or false")),
+        match truth(&text) {
+            None if text.is_empty() => Ok(Some(false)),
+            None => Err(wrong(name, "true or false")),
+            some => Ok(some),
         }
     }
 
@@ -238,6 +238,15 @@ impl Body {
             return Err(wrong(name, "an object"));
         }
         Self::parse(SecretBytes::new(raw.as_bytes().to_vec()), None).map(Some)
+    }
+}
+
+/// A truth value as Go reads it: Python's `True` is one too.
+pub(crate) fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

@@ -6,10 +6,10 @@ use actix_web::http::{Method, Uri, header};
 use actix_web::{HttpRequest, http::header::HeaderMap};
 use mssm_domain::policy::Capability;
 use mssm_domain::{CanonicalPath, RequestId, SecretText};
-use percent_encoding::percent_decode_str;
 
-use crate::body::Body;
+use crate::body::{Body, truth};
 use crate::error::Refusal;
+use crate::form::decode;
 
 /// What a request wants to do, whatever word it used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +68,8 @@ impl Query {
         let Some(raw) = uri.query().filter(|raw| !raw.is_empty()) else {
             return Ok(Self::default());
         };
-        let decode = |text: &str| {
-            let text = text.replace('+', " ");
-            let text = percent_decode_str(&text).decode_utf8().map(std::borrow::Cow::into_owned);
-            text.map_err(|_| Refusal::invalid("query is not UTF-8"))
-        };
+        let decode =
+            |text: &str| decode(text).ok_or_else(|| Refusal::invalid("query is not UTF-8"));
         let parse = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode(name)?, decode(value)?))
@@ -91,7 +88,7 @@ impl Query {
 
     /// True if a parameter is set to true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1"))
+        self.get(name).and_then(truth) == Some(true)
     }
 
     /// A whole number.
@@ -125,8 +122,8 @@ pub(crate) struct Call {
     pub(crate) token: Option<SecretText>,
     /// Where it came from.
     pub(crate) remote: Option<SocketAddr>,
-    /// True if the body is said to be a JSON merge patch.
-    pub(crate) merge_patch: bool,
+    /// What the body is said to be.
+    pub(crate) media: Media,
 }
 
 impl Call {
@@ -159,7 +156,7 @@ impl Call {
             body: Body::empty(),
             token: token(headers),
             remote: request.peer_addr(),
-            merge_patch: media_type(headers) == Some("application/merge-patch+json"),
+            media: Media::of(headers),
         })
     }
 
@@ -181,9 +178,29 @@ impl Call {
     }
 }
 
-fn media_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    value.split(';').next().map(str::trim)
+/// What a body is said to be, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Media {
+    /// Nothing is said.
+    Unsaid,
+    /// A JSON merge patch.
+    MergePatch,
+    /// A form; curl says so of everything.
+    Form,
+    /// Anything else; it is read as JSON.
+    Other,
+}
+
+impl Media {
+    fn of(headers: &HeaderMap) -> Self {
+        let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        match value.and_then(|value| value.split(';').next()).map(str::trim) {
+            None => Self::Unsaid,
+            Some("application/merge-patch+json") => Self::MergePatch,
+            Some("application/x-www-form-urlencoded") => Self::Form,
+            Some(_) => Self::Other,
+        }
+    }
 }
 
 /// The token, from either header that may carry it.
@@ -218,6 +235,7 @@ mod tests {
             TestRequest::default().method(list),
             TestRequest::default().uri("/v1/a?list=true"),
             TestRequest::default().uri("/v1/a?x=y&list=1"),
+            TestRequest::default().uri("/v1/a?list=True"),
         ] {
             assert_eq!(call(request).unwrap().verb, Verb::List);
         }

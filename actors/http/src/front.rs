@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::body::Body;
-use crate::call::Call;
+use crate::call::{Call, Media};
 use crate::connection::Connection;
 use crate::door::Worker;
 use crate::error::Refusal;
 use crate::handed::Handed;
 use crate::limits::ANONYMOUS;
 use crate::path::{Address, parse};
-use crate::{pipeline, resources};
+use crate::{form, pipeline, resources};
 
 /// Answers one request, whatever it is.
 pub(crate) async fn front(
@@ -99,6 +99,7 @@ async fn receive(
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
     let most = if call.token.is_some() { usize::MAX } else { ANONYMOUS };
     let (bytes, reservation) = worker.gate.read(announced, most, payload).await?;
+    let bytes = if call.media == Media::Form { form::into_json(bytes)? } else { bytes };
     Body::parse(bytes, Some(reservation))
 }
 

@@ -16,6 +16,7 @@ mod call;
 mod connection;
 mod door;
 mod error;
+mod form;
 mod front;
 mod handed;
 mod json;

@@ -10,7 +10,7 @@ use mssm_messages::kv::{
 
 use crate::answer::Answer;
 use crate::body::Body;
-use crate::call::Verb;
+use crate::call::{Media, Verb};
 use crate::door::{NEAR, ask};
 use crate::error::Refusal;
 use crate::json::Object;
@@ -125,11 +125,12 @@ async fn write(visit: &Visit, tail: &str) -> Result<Answer, Refusal> {
 }
 
 fn must_be_merge_patch(visit: &Visit) -> Result<(), Refusal> {
-    if visit.call.merge_patch {
-        return Ok(());
+    let wanted = "PATCH requires Content-Type of application/merge-patch+json";
+    match visit.call.media {
+        Media::MergePatch => Ok(()),
+        Media::Unsaid => Err(Refusal::invalid(format!("mime: no media type; {wanted}"))),
+        Media::Form | Media::Other => Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, wanted)),
     }
-    let text = "mime: no media type; PATCH needs Content-Type: application/merge-patch+json";
-    Err(Refusal::invalid(text))
 }
 
 async fn patch(visit: &Visit, tail: &str) -> Result<Answer, Refusal> {

@@ -32,8 +32,8 @@ pub(crate) async fn answer(visit: &Visit, path: &str, auth: bool) -> Result<Answ
     let prefix = Prefix::parse(&full).map_err(|error| Refusal::invalid(error.to_string()))?;
     match visit.call.verb {
         Verb::Read => {
-            let kind = if auth { "auth" } else { "secret" };
-            let missing = || Refusal::invalid(format!("No {kind} engine mount at {path}/"));
+            let what = if auth { "auth engine" } else { "secret engine mount" };
+            let missing = || Refusal::invalid(format!("No {what} at {path}/"));
             Ok(Answer::double(entry(at(&visit.table, &prefix).ok_or_else(missing)?)))
         }
         Verb::Write if auth => Err(Refusal::invalid("plugin not found in the catalog")),

@@ -5,12 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use mssm_domain::policy::{Capabilities, Capability};
 use mssm_domain::{Accessor, CanonicalPath, PolicyName};
 use mssm_messages::access::{
-    DeletePolicy, ListPolicies, LookupToken, ReadCapabilities, ReadPolicy, TokenRef, WritePolicy,
+    AccessError, DeletePolicy, ListPolicies, LookupToken, ReadCapabilities, ReadPolicy, TokenRef,
+    WritePolicy,
 };
 
 use crate::answer::Answer;
 use crate::call::Verb;
-use crate::door::{FAR, ask, commit};
+use crate::door::{FAR, ask, commit, put};
 use crate::error::{Refusal, malformed};
 use crate::json::Object;
 use crate::pipeline::Visit;
@@ -104,7 +105,13 @@ pub(crate) async fn capabilities(visit: &Visit, of: &str) -> Result<Answer, Refu
                 let token = body.secret("token")?;
                 TokenRef::Secret(token.ok_or_else(|| Refusal::invalid("missing token"))?)
             };
-            let view = ask(&tokens.lookup, LookupToken(token), FAR).await?;
+            let found = put(&tokens.lookup, LookupToken(token), FAR).await?;
+            let view = found.map_err(|error| match error {
+                AccessError::BadToken => {
+                    Refusal::invalid("1 error occurred:\n\t* invalid token\n\n")
+                }
+                error => error.into(),
+            })?;
             (view.policies.iter().any(PolicyName::is_root), TokenRef::Id(view.id))
         }
     };

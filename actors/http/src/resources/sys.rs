@@ -52,6 +52,10 @@ async fn single(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
         "metrics" if verb == Verb::Read => Ok(metrics::answer(&visit.worker).await),
         "audit" if matches!(verb, Verb::Read | Verb::List) => Ok(audit(visit)),
         "audit/key" if verb == Verb::Read => audit_key(visit).await,
+        path if path.starts_with("audit/") && matches!(verb, Verb::Write | Verb::Delete) => {
+            let text = "the audit log is set up in the server's configuration, not via the API";
+            Err(Refusal::invalid(text))
+        }
         "version-history" if verb == Verb::List => Ok(version_history(visit)),
         "ha-status" if verb == Verb::Read => Ok(Answer::double(Object::new().raw("nodes", "[]"))),
         "health" | "leader" | "init" | "unseal" | "seal-status" | "metrics" | "audit"
