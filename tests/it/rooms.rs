@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates that each room stands on, tests aside.
 const TABLE: &[(&str, &[&str])] = &[
-    ("crates/domain", &["jiff", "subtle", "thiserror", "uuid", "zeroize"]),
+    ("crates/domain", &["jiff", "thiserror", "uuid", "zeroize"]),
     (
         "crates/crypto",
         &[
@@ -62,7 +62,6 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "actors/storage",
         &[
-            "actix",
             "mssm-domain",
             "mssm-messages",
             "redb",
@@ -106,24 +105,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     (
         "actors/kv",
-        &[
-            "actix",
-            "actix-rt",
-            "futures-util",
-            "mssm-domain",
-            "mssm-messages",
-            "serde",
-            "serde_json",
-            "thiserror",
-            "tracing",
-        ],
+        &["actix", "futures-util", "mssm-domain", "mssm-messages", "serde", "serde_json"],
     ),
     (
         "actors/lease",
         &[
             "actix",
             "actix-rt",
-            "futures-util",
             "mssm-domain",
             "mssm-messages",
             "serde",
@@ -146,7 +134,6 @@ const TABLE: &[(&str, &[&str])] = &[
             "mssm-messages",
             "rustls",
             "rustls-native-certs",
-            "rustls-pki-types",
             "serde",
             "serde_json",
             "thiserror",
@@ -161,7 +148,6 @@ const TABLE: &[(&str, &[&str])] = &[
         // Of crypto the chain's hashes and the checkpoints' signatures only.
         "actors/audit",
         &[
-            "actix",
             "base64",
             "hex",
             "mssm-crypto",
