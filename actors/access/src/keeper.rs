@@ -35,6 +35,8 @@ use replicas::Replicas;
 const TICK: Duration = Duration::from_millis(250);
 /// How many records are read at once, so that nothing holds up the arbiter for long.
 const PAGE: usize = 128;
+/// How many uses of limited tokens are counted side by side.
+const SPENDING: usize = 64;
 
 /// Holds the policies and what ends when; sends revocations to the lease manager.
 ///
@@ -53,6 +55,9 @@ struct Desk {
     replicas: Replicas,
     /// One change of policies at a time, from reading to telling the replicas.
     policy_change: Mutex<()>,
+    /// Who counts a use waits here for its turn, so that however many use one token at once none of
+    /// them is refused for having lost a race. A token's place is by its hash.
+    spending: [Mutex<()>; SPENDING],
     open: RefCell<Option<Open>>,
     /// Numbers each opening; what began in an earlier one stops.
     opening: std::cell::Cell<u64>,
@@ -88,6 +93,7 @@ impl AccessKeeper {
             random,
             replicas: Replicas::default(),
             policy_change: Mutex::new(()),
+            spending: std::array::from_fn(|_| Mutex::new(())),
             open: RefCell::new(None),
             opening: std::cell::Cell::new(0),
         };

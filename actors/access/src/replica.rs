@@ -198,8 +198,13 @@ impl State {
             let capabilities = EVERYTHING;
             return Ok(Authorized { caller, capabilities, parameters: None, granting, last_use });
         }
-        let asked = if listing { Asked::Listing } else { Asked::Request };
-        let granted = acl.decide(path.as_str(), asked);
+        let granted = if listing {
+            acl.decide(path.as_str(), Asked::Listing)
+        } else {
+            // Whatever answers takes `a/` for `a`, so the rules for `a` are those that count: a
+            // slash at the end must not lead around them to a wider pattern.
+            acl.decide(path.trim_folder(), Asked::Request)
+        };
         Ok(Authorized {
             caller,
             capabilities: granted.map(|granted| granted.capabilities).unwrap_or_default(),

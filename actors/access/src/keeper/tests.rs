@@ -325,6 +325,37 @@ async fn a_use_is_counted_once_however_many_ask_at_once() {
 }
 
 #[actix_rt::test]
+async fn nobody_loses_a_use_to_others_who_ask_at_once() {
+    let world = World::new().await;
+    let token = world.token(&world.root, TokenWish { num_uses: 60, ..lasting(600) }).await;
+    let asked = (0..80).map(|_| world.ask(&token, "auth/token/lookup-self"));
+    let answers = futures_util::future::join_all(asked).await;
+    let refused = |answer: &Result<Authorized, AccessError>| answer.is_err();
+    assert_eq!(answers.iter().filter(|answer| !refused(answer)).count(), 60);
+    for answer in answers.iter().filter(|answer| refused(answer)) {
+        assert_eq!(answer.as_ref().unwrap_err(), &AccessError::NoToken);
+    }
+}
+
+#[actix_rt::test]
+async fn what_is_written_with_a_slash_at_its_end_is_what_is_meant_without_it() {
+    let world = World::new().await;
+    let text = r#"path "sys/policies/acl/*" { capabilities = ["read", "update"] }
+        path "sys/policies/acl/admin" { capabilities = ["read"] }
+        path "auth/token/create/*" { capabilities = ["update", "sudo"] }"#;
+    world.policy("app", text).await.unwrap();
+    let token = world.token(&world.root, lasting(600)).await;
+    for (path, rights) in [
+        ("sys/policies/acl/admin", vec!["read"]),
+        ("sys/policies/acl/admin/", vec!["read"]),
+        ("sys/policies/acl/other/", vec!["read", "update"]),
+        ("auth/token/create/", vec![]),
+    ] {
+        assert_eq!(world.may(&token, path).await, rights, "{path}");
+    }
+}
+
+#[actix_rt::test]
 async fn what_a_token_leaves_is_removed_whatever_happens_meanwhile() {
     let world = World::new().await;
     rest().await;
