@@ -62,8 +62,9 @@ fn write_until_refused(server: &Server) -> usize {
 }
 
 fn all_there(server: &Server, acknowledged: usize) {
+    let root = server.root();
     for number in 0..acknowledged {
-        let read = server.root().get(&format!("secret/data/full/{number}"));
+        let read = root.get(&format!("secret/data/full/{number}"));
         assert_eq!(read.expect(200).data()["data"]["filler"].as_str().map(str::len), Some(20_000));
     }
 }

@@ -90,9 +90,10 @@ fn json_that_is_too_deep_or_too_wide_is_refused() {
     root.post_text("secret/data/a", &deep).expect(400);
     let deep = format!("{{\"data\":{{\"a\":{}{}}}}}", "[".repeat(100_000), "]".repeat(100_000));
     root.post_text("secret/data/a", &deep).expect(400);
+    use std::fmt::Write as _;
     let mut wide = String::from("{\"data\":{");
     for number in 0..1_000_000 {
-        wide.push_str(&format!("\"k{number}\":0,"));
+        let _ = write!(wide, "\"k{number}\":0,");
     }
     wide.push_str("\"z\":0}}");
     root.post_text("secret/data/a", &wide).expect(400);

@@ -288,7 +288,7 @@ fn every_file_says_its_one_job_and_stays_small() {
         assert!(text.starts_with("//!"), "{} does not say what it is for", file.display());
         let lines = text.lines().count();
         let name = file.strip_prefix(workspace()).unwrap().display().to_string();
-        let bound = if LARGE.contains(&name.as_str()) { LINES + 60 } else { LINES };
+        let bound = if LARGE.contains(&name.as_str()) { LINES + 100 } else { LINES };
         assert!(lines <= bound, "{name} has {lines} lines");
     }
 }

@@ -310,13 +310,11 @@ impl Server {
             let answer = self.client().try_send("GET", "sys/seal-status", &[], None).ok()?;
             (answer.status == 200).then_some(())
         });
-        match problem {
-            Some(problem) => Err(problem),
-            None => {
-                self.child = Some(child);
-                Ok(())
-            }
+        if let Some(problem) = problem {
+            return Err(problem);
         }
+        self.child = Some(child);
+        Ok(())
     }
 }
 
