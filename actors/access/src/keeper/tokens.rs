@@ -86,7 +86,7 @@ impl Desk {
     /// Takes down one use, durably; the last one ends the token.
     pub(super) async fn spend(self: Rc<Self>, msg: Spend) -> Result<Spent, AccessError> {
         let [first, ..] = msg.0.as_bytes();
-        let turn = self.spending.iter().nth(usize::from(*first) % self.spending.len());
+        let turn = self.spending.get(usize::from(*first) % self.spending.len());
         let _turn = turn.ok_or(AccessError::Internal)?.lock().await;
         for _ in 0..TRIES {
             let Some(living) = find_living(&self.barrier, msg.0, self.clock.now()).await? else {
