@@ -26,7 +26,11 @@ impl Ladder {
             // Rung 1 says whether it stands in the way.
             tracing::warn!(why, "a prepared transaction of a login could not be rolled back");
         }
-        let barred = self.bar_all(cases, verdicts).await;
+        let (barred, open) = self.bar_all(cases, verdicts).await;
+        // Whoever can still begin a session loses at least those that there are.
+        if let Err(why) = self.end_sessions(&open).await {
+            tracing::warn!(why, "sessions of logins that could not be barred go on");
+        }
         if let Err(why) = self.end_sessions(&barred).await {
             for case in &barred {
                 verdicts.fail(case, why.clone());
@@ -45,22 +49,26 @@ impl Ladder {
         }
     }
 
-    async fn bar_all(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> Vec<Case> {
+    /// Rung 1. Replies those that it bars, and those that it does not: they have their verdict.
+    async fn bar_all(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> (Vec<Case>, Vec<Case>) {
+        let (mut barred, mut open) = (Vec::with_capacity(cases.len()), Vec::new());
         if cases.len() > 1 {
             let all: String = cases.iter().map(bar).collect();
             match self.session.run(&all).await {
-                Ok(_) => return cases,
+                Ok(_) => return (cases, open),
                 Err(error) => tracing::debug!(code = error.code(), "rung 1 is redone one by one"),
             }
         }
-        let mut barred = Vec::with_capacity(cases.len());
         for case in cases {
             match self.bar_one(&case).await {
                 Ok(()) => barred.push(case),
-                Err(error) => verdicts.fail(&case, words(error)),
+                Err(error) => {
+                    verdicts.fail(&case, words(error));
+                    open.push(case);
+                }
             }
         }
-        barred
+        (barred, open)
     }
 
     async fn bar_one(&self, case: &Case) -> Result<(), DbError> {
@@ -150,14 +158,27 @@ impl Ladder {
     }
 
     /// Rolls back what the logins left prepared: it survives restarts, and holds its locks.
+    ///
+    /// A login that may become another role leaves it in that one's name. So whatever our own
+    /// session waits for counts too, and whatever holds a lock on the login's role.
     async fn end_prepared_through(
         &self,
         session: &crate::pool::Live,
         cases: &[Case],
     ) -> Result<(), String> {
         let names = literals(cases.iter().map(Case::login));
-        let sql =
-            format!("SELECT gid, database, owner FROM pg_prepared_xacts WHERE owner IN ({names})");
+        let oids = literals(cases.iter().map(|case| case.oid.as_str()));
+        let sql = format!(
+            "SELECT gid, database, owner FROM pg_prepared_xacts WHERE owner IN ({names}) \
+             OR transaction IN (SELECT transactionid FROM pg_locks \
+             WHERE pid = {}::int AND NOT granted) \
+             OR transaction IN (SELECT t.transactionid FROM pg_locks r \
+             JOIN pg_locks t ON t.virtualtransaction = r.virtualtransaction \
+             WHERE r.locktype = 'object' AND r.classid = 'pg_authid'::regclass \
+             AND r.objid IN (SELECT unnest(ARRAY[{oids}]::oid[])) AND r.pid IS NULL \
+             AND t.locktype = 'transactionid' AND t.granted AND t.pid IS NULL)",
+            literal(&self.session.facts.backend.pid)
+        );
         for row in session.run(&sql).await.map_err(words)? {
             let mut fields = row.into_iter().flatten();
             let (Some(gid), Some(database), Some(owner)) =

@@ -125,14 +125,20 @@ async fn a_login_that_locks_its_own_role_does_not_stop_rung_one() {
     assert!(sessions.iter().all(Result::is_err));
 }
 
-#[actix_rt::test]
-async fn a_prepared_transaction_does_not_stop_the_ladder() {
+/// A server that lets transactions be prepared.
+async fn preparing() -> TestPostgres {
     let postgres = TestPostgres::private();
     let admin = postgres.admin("postgres").await;
     admin.batch_execute("ALTER SYSTEM SET max_prepared_transactions = 5").await.unwrap();
     drop(admin);
     postgres.stop();
     postgres.start();
+    postgres
+}
+
+#[actix_rt::test]
+async fn a_prepared_transaction_does_not_stop_the_ladder() {
+    let postgres = preparing().await;
     let (rig, database) = rig(&postgres).await;
     let login = rig.mint("app").await.unwrap();
     let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
@@ -145,6 +151,30 @@ async fn a_prepared_transaction_does_not_stop_the_ladder() {
     }
     assert_eq!(rig.revoke(&login).await, Outcome::Gone);
     assert!(!postgres.role_exists(name).await);
+}
+
+#[actix_rt::test]
+async fn what_a_login_prepares_in_another_roles_name_does_not_stop_the_ladder() {
+    let postgres = preparing().await;
+    let (rig, database) = rig(&postgres).await;
+    let admin = postgres.admin(&database.name).await;
+    admin.batch_execute("CREATE ROLE readers").await.unwrap();
+    rig.role("app", &[CREATE, "GRANT readers TO \"{{name}}\""]).await.unwrap();
+    // One holds the row of its role, the other a lock that only its removal meets.
+    for held in ["ALTER ROLE \"{}\" PASSWORD 'mine'", "CREATE TABLE mine (a int)"] {
+        let (login, bystander) = (rig.mint("app").await.unwrap(), rig.mint("app").await.unwrap());
+        let name = &login.username;
+        let session = postgres.connect(name, &login.password, &database.name).await.unwrap();
+        for sql in [
+            format!("BEGIN; {}; SET LOCAL ROLE readers", held.replace("{}", name)),
+            "PREPARE TRANSACTION 'theirs'".to_owned(),
+        ] {
+            session.batch_execute(&sql).await.unwrap();
+        }
+        let outcomes = rig.revoke_all(&[&bystander, &login], None).await.unwrap();
+        assert_eq!(outcomes, [Outcome::Gone, Outcome::Gone], "{held}");
+        assert!(!postgres.role_exists(name).await);
+    }
 }
 
 #[actix_rt::test]
