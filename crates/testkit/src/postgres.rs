@@ -131,8 +131,19 @@ impl TestPostgres {
         password: &str,
         database: &str,
     ) -> Result<Client, tokio_postgres::Error> {
+        self.connect_with(user, password, database, "").await
+    }
+
+    /// Logs in with settings for the session, as `-c name=value`.
+    pub async fn connect_with(
+        &self,
+        user: &str,
+        password: &str,
+        database: &str,
+        options: &str,
+    ) -> Result<Client, tokio_postgres::Error> {
         let mut config = self.config.clone();
-        config.user(user).password(password).dbname(database);
+        config.user(user).password(password).dbname(database).options(options);
         let (client, connection) = config.connect(NoTls).await?;
         // Its end is the client's to notice.
         tokio::spawn(async move {

@@ -1,5 +1,6 @@
 //! Rungs 1 and 2: no new session with the secret, and none left.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{Case, Ladder, Verdicts, words};
@@ -11,6 +12,9 @@ use crate::quote::{identifier, literal, literals};
 const TRIES: u32 = 10;
 /// How often we look whether sessions that were told to end have: about 5 s in all.
 const LOOKS: u32 = 20;
+/// How often we look whether who does not show goes on hiding, and the pause between: 500 ms.
+const HIDDEN_LOOKS: u32 = 20;
+const HIDDEN_PAUSE: Duration = Duration::from_millis(25);
 /// How long an alteration queues before we end those it waits for.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// "insufficient privilege".
@@ -31,7 +35,7 @@ impl Ladder {
         if let Err(why) = self.end_sessions(&open).await {
             tracing::warn!(why, "sessions of logins that could not be barred go on");
         }
-        if let Err(why) = self.end_sessions(&barred).await {
+        if let Err(why) = self.end_all_sessions(&barred).await {
             for case in &barred {
                 verdicts.fail(case, why.clone());
             }
@@ -120,7 +124,17 @@ impl Ladder {
         }
     }
 
-    /// Rung 2: ends every session of the logins until none is seen.
+    /// Rung 2: ends every session of the logins, also those that do not show.
+    async fn end_all_sessions(&self, cases: &[Case]) -> Result<(), String> {
+        self.end_sessions(cases).await?;
+        if !cases.is_empty() && self.end_hidden(cases).await? {
+            // Some showed themselves meanwhile.
+            self.end_sessions(cases).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends sessions until none is seen.
     async fn end_sessions(&self, cases: &[Case]) -> Result<(), String> {
         if cases.is_empty() {
             return Ok(());
@@ -145,6 +159,56 @@ impl Ladder {
             tokio::time::sleep(Duration::from_millis(5 << look.min(6))).await;
         }
         Err("sessions of the login do not end".to_owned())
+    }
+
+    /// Ends who has logged in and sleeps before it shows (`post_auth_delay`, which any user may ask
+    /// for); true if there was anybody who did not show.
+    ///
+    /// Whose session it is cannot be seen. Others are hidden for milliseconds only, or until they
+    /// have proved who they are: a lock on the database tells who is past that.
+    async fn end_hidden(&self, cases: &[Case]) -> Result<bool, String> {
+        let mut hidden = self.look_hidden().await?;
+        let found = !hidden.is_empty();
+        for _ in 0..HIDDEN_LOOKS {
+            if hidden.is_empty() {
+                return Ok(found);
+            }
+            tokio::time::sleep(HIDDEN_PAUSE).await;
+            let now = self.look_hidden().await?;
+            hidden = now.into_iter().filter(|(pid, _)| hidden.contains_key(pid)).collect();
+        }
+        let pids: Vec<&str> =
+            hidden.iter().filter(|(_, inside)| **inside).map(|(pid, _)| pid.as_str()).collect();
+        if pids.is_empty() {
+            return Ok(found);
+        }
+        tracing::warn!(count = pids.len(), "sessions that hide are ended");
+        if !self.session.facts.superuser {
+            self.grant_all(cases).await.map_err(words)?;
+        }
+        for pid in pids {
+            let end = format!("SELECT pg_terminate_backend({}::int)", literal(pid));
+            match self.session.run(&end).await {
+                Ok(_) => {}
+                // We are members of every login of ours: this is somebody else's.
+                Err(error) if error.code() == NO_RIGHT => {}
+                Err(error) => return Err(words(error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Backends that hold locks and do not show, and whether they are past authentication.
+    async fn look_hidden(&self) -> Result<HashMap<String, bool>, String> {
+        const HIDDEN: &str = "SELECT l.pid, bool_or(l.locktype = 'object' \
+             AND l.classid = 'pg_database'::regclass) FROM pg_locks l WHERE l.pid IS NOT NULL \
+             AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid) GROUP BY 1";
+        let rows = self.session.run(HIDDEN).await.map_err(words)?;
+        let backend = |row: Row| {
+            let mut fields = row.into_iter().flatten();
+            Some((fields.next()?, fields.next().as_deref() == Some("t")))
+        };
+        Ok(rows.into_iter().filter_map(backend).collect())
     }
 
     async fn grant_all(&self, cases: &[Case]) -> Result<Vec<Row>, DbError> {
