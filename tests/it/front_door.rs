@@ -92,7 +92,7 @@ fn json_that_is_too_deep_or_too_wide_is_refused() {
     root.post_text("secret/data/a", &deep).expect(400);
     use std::fmt::Write as _;
     let mut wide = String::from("{\"data\":{");
-    for number in 0..1_000_000 {
+    for number in 0..100_000 {
         let _ = write!(wide, "\"k{number}\":0,");
     }
     wide.push_str("\"z\":0}}");

@@ -54,6 +54,11 @@ impl Refusal {
         Self::new(StatusCode::FORBIDDEN, "permission denied")
     }
 
+    /// The same, in the words for a caller without a token if it says that a token is none.
+    pub(crate) fn into_no_token(self) -> Self {
+        if self.status == StatusCode::FORBIDDEN { Self::no_token() } else { self }
+    }
+
     /// Policy says no.
     pub(crate) fn denied() -> Self {
         Self::new(StatusCode::FORBIDDEN, DENIED)

@@ -9,6 +9,7 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use mssm_domain::RequestId;
+use mssm_messages::access::{LookupToken, TokenRef};
 use mssm_messages::guarded_async;
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::answer::Answer;
 use crate::body::Body;
 use crate::call::{Call, Media};
 use crate::connection::Connection;
-use crate::door::Worker;
+use crate::door::{FAR, Worker, ask};
 use crate::error::Refusal;
 use crate::handed::Handed;
 use crate::limits::ANONYMOUS;
@@ -64,7 +65,9 @@ async fn respond(
             limited(worker, call).await
         }
         // The path is known now, so this is written down, unless anybody at all may send it.
-        Err(refusal) if call.token.is_some() => pipeline::unreadable(&worker, &call, refusal).await,
+        Err(refusal) if call.token.is_some() && !refusal.is_sealed() => {
+            pipeline::unreadable(&worker, &call, refusal).await
+        }
         Err(refusal) => refusal.into_answer(),
     }
 }
@@ -97,7 +100,18 @@ async fn receive(
     }
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
-    let most = if call.token.is_some() { usize::MAX } else { ANONYMOUS };
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let most = match &call.token {
+        // Anybody can make up a token: what is more than a little is read for one that lives.
+        Some(token) if chunked || announced.is_some_and(|bytes| bytes > ANONYMOUS as u64) => {
+            let question = LookupToken(TokenRef::Secret(token.duplicate()));
+            let living = ask(&worker.door.tokens.lookup, question, FAR).await;
+            living.map_err(|refusal| refusal.into_no_token().closing())?;
+            usize::MAX
+        }
+        Some(_) => usize::MAX,
+        None => ANONYMOUS,
+    };
     let (bytes, reservation) = worker.gate.read(announced, most, payload).await?;
     let bytes = if call.media == Media::Form { form::into_json(bytes)? } else { bytes };
     Body::parse(bytes, Some(reservation))

@@ -16,7 +16,7 @@ use crate::error::Refusal;
 /// The bounds of the front door.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The largest body, in bytes (Vault's 32 MiB).
+    /// The largest body, in bytes. Vault takes 32 MiB and then refuses to store more than 1 MiB.
     pub body_bytes: usize,
     /// All bodies in flight together, in bytes.
     pub bodies_bytes: usize,
@@ -43,7 +43,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            body_bytes: 32 << 20,
+            body_bytes: 2 << 20,
             bodies_bytes: 256 << 20,
             requests: 1024,
             queue: Duration::from_secs(5),

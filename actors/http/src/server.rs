@@ -102,6 +102,9 @@ where
     .disable_signals()
     .shutdown_timeout(config.drain.as_secs())
     .max_connections(config.limits.connections)
+    // Handshakes that are never finished must not keep others from beginning theirs: what bounds
+    // them is the number of connections.
+    .max_connection_rate(config.limits.connections)
     .keep_alive(config.limits.keep_alive)
     .client_request_timeout(config.limits.head)
     .client_disconnect_timeout(GOODBYE)

@@ -140,6 +140,17 @@ async fn a_body_that_makes_no_sense_is_a_400_without_its_values() {
 }
 
 #[actix_web::test]
+async fn a_large_body_is_read_only_for_a_token_that_lives() {
+    let world = World::new();
+    // Not even looked at: it is no JSON.
+    let seen = world.ask("POST", "/v1/secret/data/a", "made-up", &"x".repeat(65 << 10)).await;
+    assert_eq!((seen.status, seen.errors()), (403, vec!["permission denied".to_owned()]));
+    assert_eq!(world.state().audit.len(), 1);
+    let seen = world.ask("POST", "/v1/secret/data/a", "root", &"x".repeat(64 << 10)).await;
+    assert_eq!(seen.status, 400);
+}
+
+#[actix_web::test]
 async fn create_and_update_are_told_apart_where_a_rule_grants_one_of_them() {
     let world = World::new();
     let body = r#"{"data":{}}"#;

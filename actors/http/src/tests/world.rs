@@ -156,6 +156,9 @@ impl World {
         if !token.is_empty() {
             request = request.insert_header(("X-Vault-Token", token));
         }
+        if !body.is_empty() {
+            request = request.insert_header(("Content-Length", body.len().to_string()));
+        }
         if method == "PATCH" {
             request = request.insert_header(("Content-Type", "application/merge-patch+json"));
         }
@@ -295,7 +298,8 @@ fn tokens() -> TokenPorts {
         create: nobody().into(),
         renew: nobody().into(),
         revoke: nobody().into(),
-        lookup: nobody().into(),
+        // The one lookup of a token that fakes are asked for: does it live?
+        lookup: fake(|_| Err(AccessError::BadToken)).into(),
         accessors: nobody().into(),
         tidy: nobody().into(),
         capabilities: nobody().into(),
