@@ -112,6 +112,13 @@ fn init(args: &InitArgs, session: &mut Session<'_>) -> Result<(), Failure> {
     let token = answer.member("root_token").as_str().unwrap_or_default();
     let text = format!("{}\nInitial Root Token: {token}\n", lines.concat());
     session.output.text(&text)?;
+    if shares.is_empty() {
+        session.output.note(
+            "\nInitialized. The key that the server was started with unseals it: keep a copy of it. The
+token is shown only now.",
+        );
+        return Ok(());
+    }
     session.output.note(&format!(
         "\nInitialized with {} shares, of which {} unseal. They are shown only now: give each to another
 person, and keep none of them where the server runs. Then: `mssm operator unseal`.",
@@ -210,5 +217,16 @@ mod tests {
         script.run(ScriptedInput::default(), |session| run(&command, session)).unwrap();
         let printed: Value = serde_json::from_str(&script.out.borrow()).unwrap();
         assert_eq!(printed["unseal_keys_b64"], json!(["AA==", "AQ=="]));
+    }
+
+    #[test]
+    fn without_shares_nobody_is_told_to_hand_them_out() {
+        let answer = r#"{"keys":[],"keys_base64":[],"root_token":"s.root"}"#;
+        let args = InitArgs { key_shares: 5, key_threshold: 3, status: false };
+        let script = Script::new(&[(200, answer)]);
+        let command = OperatorCommand::Init(args);
+        script.run(ScriptedInput::default(), |session| run(&command, session)).unwrap();
+        assert_eq!(*script.out.borrow(), "\nInitial Root Token: s.root\n");
+        assert!(!script.notes.borrow().contains("shares"));
     }
 }
