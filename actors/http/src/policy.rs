@@ -41,17 +41,29 @@ pub(crate) async fn decide(
     if !any(capability) || (needs_sudo(call) && !any(Capability::Sudo)) {
         return Err(Refusal::denied());
     }
-    if let Some(rules) = authorized.parameters.as_deref().filter(|rules| !rules.is_empty())
-        && call.verb.has_body()
-    {
-        let members: Vec<(String, String)> = call.body.members().map(compact).collect();
-        let members: Vec<(&str, &str)> =
-            members.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        if !root && !rules.allow(&members) {
+    if let Some(rules) = authorized.parameters.as_deref().filter(|rules| !rules.is_empty()) {
+        let parameters = parameters(call);
+        let borrowed: Option<Vec<(&str, &str)>> = parameters
+            .as_ref()
+            .map(|all| all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect());
+        if !root && borrowed.is_some_and(|parameters| !rules.allow(&parameters)) {
             return Err(Refusal::denied());
         }
     }
     Ok(capability)
+}
+
+/// What rules about parameters are held against, as in Vault: what is written, and what is behind the
+/// question mark of a read. `None` where they do not matter.
+fn parameters(call: &Call) -> Option<Vec<(String, String)>> {
+    match call.verb {
+        Verb::Write | Verb::Patch => Some(call.body.members().map(compact).collect()),
+        Verb::Read => {
+            let text = |value: &str| serde_json::Value::from(value).to_string();
+            Some(call.query.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+        }
+        Verb::Delete | Verb::List => None,
+    }
 }
 
 async fn exists(

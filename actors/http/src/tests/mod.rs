@@ -181,6 +181,25 @@ async fn a_rule_may_demand_something_of_parameters() {
 }
 
 #[actix_web::test]
+async fn a_rule_about_parameters_holds_for_those_of_a_read_too() {
+    let world = World::new();
+    world.state().secrets.insert("a".to_owned(), "{}".to_owned());
+    let denied = [("version".to_owned(), vec!["\"1\"".to_owned()])];
+    let rules = ParameterRules { denied: denied.into_iter().collect(), ..Default::default() };
+    world.state().rules = Some(std::sync::Arc::new(rules));
+    for (query, status) in
+        [("", 200), ("?version=2", 200), ("?version=1", 403), ("?version=2&%56ersion=1", 403)]
+    {
+        let path = format!("/v1/secret/data/a{query}");
+        assert_eq!(world.ask("GET", &path, "read", "").await.status, status, "{query}");
+    }
+    let rules = ParameterRules { required: vec!["version".to_owned()], ..Default::default() };
+    world.state().rules = Some(std::sync::Arc::new(rules));
+    assert_eq!(world.ask("GET", "/v1/secret/data/a", "read", "").await.status, 403);
+    assert_eq!(world.ask("GET", "/v1/secret/data/a?version=1", "read", "").await.status, 200);
+}
+
+#[actix_web::test]
 async fn a_login_comes_with_its_lease_and_stays_once_it_is_delivered() {
     let world = World::new();
     let seen = world.ask("GET", "/v1/db/creds/app", "read", "").await;
