@@ -60,6 +60,13 @@ pub(crate) async fn answer(worker: Rc<Worker>, call: Call) -> Answer {
 
 /// Answers a request whose body cannot be used.
 pub(crate) async fn unreadable(worker: &Worker, call: &Call, refusal: Refusal) -> Answer {
+    // Sealed, what anybody may send is not written down, whatever is wrong with it.
+    let table = ask(&worker.door.mounts.table, ReadTable, NEAR).await;
+    if let Err(sealed) = table.map(drop)
+        && sealed.is_sealed()
+    {
+        return sealed.into_answer();
+    }
     let known = Known { operation: call.verb.capability(true).name(), ..Known::default() };
     let trail = Trail::new(call, &known);
     conclude(worker, call, &known, trail, refuse(call, refusal)).await

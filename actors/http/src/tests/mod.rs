@@ -23,6 +23,8 @@ async fn sealed_everything_but_the_open_paths_is_503() {
             assert_eq!((seen.status, seen.errors()), (503, vec!["Vault is sealed".to_owned()]));
         }
     }
+    let seen = world.ask("POST", "/v1/secret/data/a", "root", "{").await;
+    assert_eq!((seen.status, world.state().audit.len()), (503, 0));
     for path in ["/v1/sys/seal-status", "/sys/seal-status", "/v1/sys/leader", "/v1/sys/init"] {
         assert_eq!(world.ask("GET", path, "", "").await.status, 200, "{path}");
     }
