@@ -10,6 +10,8 @@ use crate::quote::{identifier, literal, literals};
 
 /// How often an alteration that collided with others' is sent again.
 const TRIES: u32 = 10;
+/// How often rung 1 is tried for many at once, before it is done one by one.
+const BATCH_TRIES: u32 = 3;
 /// How often we look whether sessions that were told to end have: about 5 s in all.
 const LOOKS: u32 = 20;
 /// How often we look whether who does not show goes on hiding, and the pause between: 500 ms.
@@ -58,9 +60,14 @@ impl Ladder {
         let (mut barred, mut open) = (Vec::with_capacity(cases.len()), Vec::new());
         if cases.len() > 1 {
             let all: String = cases.iter().map(bar).collect();
-            match self.session.run(&all).await {
-                Ok(_) => return (cases, open),
-                Err(error) => tracing::debug!(code = error.code(), "rung 1 is redone one by one"),
+            for _ in 0..BATCH_TRIES {
+                let Err(error) = self.session.run(&all).await else { return (cases, open) };
+                tracing::debug!(code = error.code(), "rung 1 did not bar all at once");
+                // Those that lock their own role let go together: nobody waits behind them.
+                if self.session.run(&end_sessions_of(&cases)).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(HIDDEN_PAUSE).await;
             }
         }
         for case in cases {
@@ -139,11 +146,7 @@ impl Ladder {
         if cases.is_empty() {
             return Ok(());
         }
-        let oids = literals(cases.iter().map(|case| case.oid.as_str()));
-        let sql = format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE usesysid IN (SELECT unnest(ARRAY[{oids}]::oid[]))"
-        );
+        let sql = end_sessions_of(cases);
         let mut granted = false;
         for look in 0..LOOKS {
             match self.session.run(&sql).await {
@@ -259,6 +262,15 @@ impl Ladder {
         }
         Ok(())
     }
+}
+
+/// One round of rung 2.
+fn end_sessions_of(cases: &[Case]) -> String {
+    let oids = literals(cases.iter().map(|case| case.oid.as_str()));
+    format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE usesysid IN (SELECT unnest(ARRAY[{oids}]::oid[]))"
+    )
 }
 
 /// Rung 1 for one login.

@@ -125,6 +125,28 @@ async fn a_login_that_locks_its_own_role_does_not_stop_rung_one() {
     assert!(sessions.iter().all(Result::is_err));
 }
 
+#[actix_rt::test]
+async fn many_that_lock_their_own_roles_let_go_together() {
+    let postgres = TestPostgres::private();
+    let (rig, database) = rig(&postgres).await;
+    let mut logins = vec![rig.mint("app").await.unwrap()];
+    let mut sessions = Vec::new();
+    for _ in 0..8 {
+        let login = rig.mint("app").await.unwrap();
+        let session = postgres.connect(&login.username, &login.password, &database.name).await;
+        let idle = format!("BEGIN; ALTER ROLE \"{}\" PASSWORD 'mine'", login.username);
+        session.as_ref().unwrap().batch_execute(&idle).await.unwrap();
+        sessions.push(session);
+        logins.push(login);
+    }
+    let all: Vec<_> = logins.iter().collect();
+    let outcomes = rig.revoke_all(&all, None).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Gone), "{outcomes:?}");
+    if let Some(log) = postgres.log() {
+        assert!(!log.contains("lock_timeout = '4s'"), "nobody was barred one by one");
+    }
+}
+
 /// A server that lets transactions be prepared.
 async fn preparing() -> TestPostgres {
     let postgres = TestPostgres::private();
