@@ -94,7 +94,7 @@ fn connection(
         plugin_name: Some("postgresql-database-plugin".to_owned()),
         connection_url: Some(SecretText::new(url)),
         username: Some(raw.username),
-        password: Some(password(key, raw.password_file, raw.password_env, environment)?),
+        password: password(key, raw.password_file, raw.password_env, environment)?,
         allowed_roles: raw.allowed_roles,
         max_open_connections: raw.max_open_connections,
         tls_ca: ca,
@@ -102,14 +102,14 @@ fn connection(
     })
 }
 
-/// The password. One that cannot be read now is empty, with a warning: the database then refuses
-/// the connection, which must not keep the whole server from starting.
+/// The password. One that cannot be read now is left out, with a warning: the one before stays,
+/// since logins that live need it to end, and the server starts all the same.
 fn password(
     key: &str,
     file: Option<String>,
     variable: Option<String>,
     environment: &Environment,
-) -> Result<SecretText, ConfigError> {
+) -> Result<Option<SecretText>, ConfigError> {
     let read = match (file, variable) {
         (Some(file), None) => files::secret_file(Path::new(&file)),
         (None, Some(name)) => files::secret_env(&name, environment),
@@ -122,10 +122,11 @@ fn password(
             return Err(ConfigError::at(key, "has no password", example));
         }
     };
-    Ok(read.unwrap_or_else(|problem| {
-        tracing::warn!(connection = key, problem, "the database connection has no password");
-        SecretText::new(String::new())
-    }))
+    Ok(read
+        .inspect_err(|problem| {
+            tracing::warn!(connection = key, problem, "a database password cannot be read");
+        })
+        .ok())
 }
 
 fn role(key: &str, raw: raw::Role) -> Result<RolePatch, ConfigError> {

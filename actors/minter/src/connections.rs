@@ -231,13 +231,15 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
         let stored = book.read::<ConnectionRecord>(&path).await?;
         let before = stored.as_ref().map(|(_, record)| encode(record)).transpose();
         let before = before.map_err(damaged)?;
-        let (over, id, server) = match stored {
-            Some((version, record)) => (version, record.id, record.system_identifier),
-            None => (0, generate_id(book), None),
+        let (over, before_it) = match stored {
+            Some((version, record)) => (version, record),
+            None => (0, ConnectionRecord::new(generate_id(book))),
         };
-        // As the file says, nothing left of what was there but its identity.
-        let mut record = ConnectionRecord::new(id);
-        (record.system_identifier, record.managed) = (server, true);
+        // As the file says, nothing left of what was there but its identity; and its password, if
+        // the file's cannot be read now: logins that live need it to end.
+        let mut record = ConnectionRecord::new(before_it.id);
+        (record.system_identifier, record.managed) = (before_it.system_identifier, true);
+        patch.password.get_or_insert(before_it.password);
         let application = application_name(cluster, book.boot, Lane::Mint);
         let told = apply(&mut record, patch);
         let told = told.map_err(|error| of_file("connection", name.as_str(), &error))?;

@@ -218,6 +218,23 @@ async fn the_configuration_file_defines_without_a_database_and_is_not_overruled(
 }
 
 #[actix_rt::test]
+async fn a_password_that_the_file_does_not_have_now_leaves_the_one_before() {
+    let database = FakeDatabase::new();
+    let rig = Rig::fake(&database).open().await;
+    let configure = |password: Option<&str>| {
+        let password = password.map(|text| mssm_domain::SecretText::new(text.to_owned()));
+        let connections = vec![(main_name(), ConnectionPatch { password, ..fake_patch() })];
+        Configure { mount: rig.mount, connections, roles: Vec::new() }
+    };
+    rig.minter.send(configure(Some("first"))).await.unwrap().unwrap();
+    let commits = rig.store.commits();
+    rig.minter.send(configure(None)).await.unwrap().unwrap();
+    assert_eq!(rig.store.commits(), commits, "the password is what it was");
+    rig.minter.send(configure(Some("second"))).await.unwrap().unwrap();
+    assert_eq!(rig.store.commits(), commits + 1);
+}
+
+#[actix_rt::test]
 async fn a_mount_that_goes_away_takes_its_definitions_with_it() {
     let rig = Rig::fake(&FakeDatabase::new()).open().await;
     rig.connect(fake_patch()).await.unwrap();
