@@ -1,6 +1,7 @@
 //! What policies say: parsed once when written, compiled once for each set of them.
 
 mod acl;
+mod canonical;
 mod default;
 mod hcl;
 mod parse;

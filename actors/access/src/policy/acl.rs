@@ -12,6 +12,7 @@ use mssm_domain::PolicyName;
 use mssm_domain::policy::{Capabilities, Capability, ParameterRules};
 use mssm_messages::access::ResultantAcl;
 
+use super::canonical::canonical;
 use super::parse::{Pattern, Policy, Rule};
 
 /// What root may do.
@@ -119,7 +120,7 @@ impl Acl {
 
     /// The rule that decides on a path; `None` allows nothing.
     pub(crate) fn decide(&self, path: &str, asked: Asked) -> Option<&Granted> {
-        let path = path.trim_start_matches('/');
+        let path = &*canonical(path.trim_start_matches('/'));
         if asked == Asked::Listing && !path.is_empty() && !path.ends_with('/') {
             return self.decide_spelled(&format!("{path}/"), asked);
         }

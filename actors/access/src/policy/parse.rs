@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use mssm_domain::parse_duration_secs;
 use mssm_domain::policy::{Capabilities, Capability, ParameterRules};
 
+use super::canonical::canonical;
 use super::hcl::{Item, Value, read};
 
 /// The longest text.
@@ -193,7 +194,7 @@ impl Rule {
 
 impl Pattern {
     fn parse(path: &str) -> Result<Self, String> {
-        let path = path.strip_prefix('/').unwrap_or(path);
+        let path = &*canonical(path.strip_prefix('/').unwrap_or(path));
         if path.contains("+*") {
             return Err("invalid use of wildcards ('+*' is forbidden)".to_owned());
         }

@@ -127,3 +127,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_policys_name_is_the_same_in_every_spelling() {
+    for (rules, path, expected) in [
+        ("sys/policies/acl/admin", "sys/policies/acl/ADMIN", "deny"),
+        ("sys/policies/acl/Admin", "sys/policies/acl/admin", "deny"),
+        ("sys/policies/acl/Adm*", "sys/policies/acl/aDMin", "deny"),
+        ("sys/policies/+/Admin", "sys/policies/acl/admin", "deny"),
+        ("sys/policy/Admin", "sys/policy/admin", "deny"),
+        ("sys/policies/acl/admin", "sys/policies/acl/other", "update"),
+    ] {
+        let deny = format!("path \"{rules}\" {{ capabilities = [\"deny\"] }}");
+        let acl = acl(&["path \"sys/pol*\" { capabilities = [\"update\"] }", &deny]);
+        for asked in [Asked::Request, Asked::Capabilities] {
+            assert_eq!(names(&acl, path, asked), [expected], "{rules} {path}");
+        }
+    }
+    let acl = acl(&["path \"secret/data/Admin\" { capabilities = [\"read\"] }"]);
+    assert_eq!(names(&acl, "secret/data/Admin", Asked::Request), ["read"]);
+    assert!(names(&acl, "secret/data/admin", Asked::Request).is_empty());
+}
