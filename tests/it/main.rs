@@ -2,6 +2,8 @@
 
 // Everything here is for tests alone, the helpers too.
 #[cfg(test)]
+mod attack_front;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod cli;
