@@ -95,7 +95,8 @@ async fn give_up(server: &Server, reason: String) -> Result<(), String> {
 }
 
 fn log_to_standard_error(config: &LogConfig) {
-    let filter = EnvFilter::new(&config.level);
+    // The HTTP library calls it an error when a client sends nonsense: anybody could fill the log.
+    let filter = EnvFilter::new(format!("{},actix_http::h1::dispatcher=off", config.level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second logger can only be one that a test has set.
     let _ = if config.json { builder.json().try_init() } else { builder.try_init() };
