@@ -1,7 +1,7 @@
 //! Starts, links and stops the actors: the only place that knows all of them.
 //!
 //! Leaves first: audit and storage have threads of their own, the owners of small state share the
-//! system arbiter, leases and databases have one arbiter each, and every HTTP worker starts its own
+//! system arbiter, leases and databases share another, and every HTTP worker starts its own
 //! replicas. Nobody knows anybody but by the ports handed over here.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Context};
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, AsyncContext, Context};
 use mssm_access::{AccessKeeper, AccessReplica};
 use mssm_audit::{AuditWriter, FileBackend};
 use mssm_domain::{BootId, Clock, Random, generate_uuid};
@@ -120,8 +120,10 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     })
     .start();
     let ground = Ground { clock, random, storage, seal: seal.clone() };
-    let (lease, engines) = start_lease(&ground, boot, audit.append.clone()).await?;
-    let minter = start_minter(&ground, boot, lease.clone().into()).await?;
+    // Together, because every login goes back and forth between the two.
+    let arbiter = Arbiter::new().handle();
+    let (lease, engines) = start_lease(&arbiter, &ground, boot, audit.append.clone()).await?;
+    let minter = start_minter(&arbiter, &ground, boot, lease.clone().into()).await?;
     let dynamic = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);
     engines.send(dynamic).map_err(|_| StartError::Linking)?;
 
@@ -233,14 +235,15 @@ fn front_door(ground: &Ground, owners: &Owners, audit: AuditPorts, about: Arc<Ab
     }
 }
 
-/// Starts the minter on an arbiter of its own.
+/// Starts the minter.
 async fn start_minter(
+    arbiter: &ArbiterHandle,
     ground: &Ground,
     boot: BootId,
     leases: Port<CountTarget>,
 ) -> Result<Addr<Minter>, StartError> {
     let ground = ground.clone();
-    on_arbiter(move || {
+    on_arbiter(arbiter, move || {
         let (_, barrier) = ground.barrier();
         let config = MinterConfig { boot, leases };
         Minter::new(config, barrier, ground.clock, ground.random).start()
@@ -251,16 +254,17 @@ async fn start_minter(
 /// The engines that hand out leases, by kind.
 type DynamicEngines = BTreeMap<EngineKind, EnginePorts>;
 
-/// Makes the lease manager's address on an arbiter of its own; it begins to run when its engines,
+/// Makes the lease manager's address; it begins to run when its engines,
 /// which hold that address, have been handed over.
 async fn start_lease(
+    arbiter: &ArbiterHandle,
     ground: &Ground,
     boot: BootId,
     audit: Port<Append>,
 ) -> Result<(Addr<LeaseManager>, oneshot::Sender<DynamicEngines>), StartError> {
     let ground = ground.clone();
     let (engines, handed) = oneshot::channel();
-    let address = on_arbiter(move || {
+    let address = on_arbiter(arbiter, move || {
         let context = Context::new();
         let address = context.address();
         actix_rt::spawn(async move {
@@ -283,10 +287,11 @@ async fn start_lease(
 }
 
 async fn on_arbiter<A: Actor>(
+    arbiter: &ArbiterHandle,
     start: impl FnOnce() -> Addr<A> + Send + 'static,
 ) -> Result<Addr<A>, StartError> {
     let (reply, address) = oneshot::channel();
-    Arbiter::new().spawn_fn(move || {
+    arbiter.spawn_fn(move || {
         let _ = reply.send(start());
     });
     address.await.map_err(|_| StartError::Linking)

@@ -36,9 +36,10 @@ impl Outbox {
         }
     }
 
-    /// Hands a line over, sooner or later.
+    /// Takes a line, which leaves with the next [`Self::send`]: what a caller is answered has a
+    /// record of its own, and lines that share a sync cost a busy server less.
     pub(crate) fn note(
-        self: &Rc<Self>,
+        &self,
         time: Timestamp,
         name: &'static str,
         details: Vec<(&'static str, String)>,
@@ -47,17 +48,12 @@ impl Outbox {
         if self.late.get() {
             mark_late(&mut entry);
         }
-        {
-            let mut waiting = self.waiting.borrow_mut();
-            if waiting.len() >= WAITING_MAX {
-                self.lost.set(self.lost.get() + 1);
-                return;
-            }
-            waiting.push_back(entry);
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= WAITING_MAX {
+            self.lost.set(self.lost.get() + 1);
+            return;
         }
-        if !self.late.get() {
-            self.send();
-        }
+        waiting.push_back(entry);
     }
 
     /// Sends what waits, unless that is being done.

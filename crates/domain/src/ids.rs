@@ -152,10 +152,14 @@ impl PolicyName {
         let allowed = |byte: u8| {
             byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'@' | b'/' | b'-')
         };
-        if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+        let segments = text.split('/').all(|segment| !segment.is_empty());
+        if (1..=128).contains(&text.len()) && text.bytes().all(allowed) && segments {
             Ok(Self(text.to_ascii_lowercase()))
         } else {
-            Err(Invalid::new("policy name", "1 to 128 letters, digits, '_', '.', '@', '/' or '-'"))
+            Err(Invalid::new(
+                "policy name",
+                "1 to 128 letters, digits, '_', '.', '@' or '-', with single slashes between",
+            ))
         }
     }
 
@@ -279,7 +283,7 @@ mod tests {
     #[test]
     fn no_spelling_of_root_but_root_names_the_root_policy() {
         assert!(PolicyName::parse("ROOT").unwrap().is_root());
-        for bad in [" root", "root ", "rооt", "root\0", "ro\tot"] {
+        for bad in [" root", "root ", "rооt", "root\0", "ro\tot", "/root", "root/", "a//b"] {
             assert!(PolicyName::parse(bad).is_err(), "{bad:?}");
         }
     }
