@@ -35,9 +35,11 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
     let _place = Seat::take(&session).ok_or(LeaseError::Busy)?;
     let ports = session.ground.engines.get(&ask.engine).cloned();
     let ports = ports.ok_or_else(|| unknown("no engine of this kind is running"))?;
+    let deciding = session.decide();
     let prepared = prepare(&ports, &ask).await?;
     let (record, prepared_warnings, warnings) = draft(&session, &ask, prepared)?;
     let mut making = Making::begin(&session, &record)?;
+    drop(deciding);
 
     let lease = &record.lease;
     let token = access::token_record(record.token);

@@ -27,6 +27,8 @@ use crate::{issue, renew, revoke};
 const TICK: Duration = Duration::from_millis(250);
 /// Sweeps over the tombstones are this far apart.
 const TIDY_TICKS: u32 = 2_400;
+/// How long counting waits for what engines are deciding on.
+const DECIDE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long closing waits for what is under way.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -220,6 +222,14 @@ impl Handler<CountTarget> for LeaseManager {
     fn handle(&mut self, msg: CountTarget, _ctx: &mut Self::Context) -> Self::Result {
         self.serve(|session| async move {
             revoke::restored(&session).await?;
+            // Whoever asks has seen to it that nothing new is decided for the target: what was
+            // decided before is counted too, so that none can come after the answer.
+            if !session.until_decided(DECIDE_PATIENCE).await {
+                return Err(LeaseError::NotYet("leases are still being decided on".to_owned()));
+            }
+            if session.is_closed() {
+                return Err(LeaseError::Sealed);
+            }
             Ok(session.book.borrow().places().count_where(|place| place.target == msg.target))
         })
     }

@@ -1,7 +1,7 @@
 //! What the lease manager holds from opening to closing, and what all of its flows share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub(crate) struct Session {
     pub(crate) failures_total: Cell<u64>,
     pub(crate) unreadable: Cell<u64>,
     began: Instant,
+    /// Leases that an engine is deciding on, by the order in which they began.
+    deciding: RefCell<BTreeSet<u64>>,
+    decided_next: Cell<u64>,
     waiters: RefCell<HashMap<Rc<str>, Vec<oneshot::Sender<Verdict>>>>,
     changed: Notify,
     restored: Cell<bool>,
@@ -65,6 +68,8 @@ impl Session {
             ended_total: Cell::new(0),
             failures_total: Cell::new(0),
             unreadable: Cell::new(0),
+            deciding: RefCell::default(),
+            decided_next: Cell::new(0),
             waiters: RefCell::default(),
             changed: Notify::new(),
             restored: Cell::new(false),
@@ -121,6 +126,22 @@ impl Session {
             }
         };
         tokio::time::timeout(patience, wait).await.is_ok()
+    }
+
+    /// Notes that an engine decides on a lease that is not in the book yet, while the guard lives.
+    pub(crate) fn decide(self: &Rc<Self>) -> Deciding {
+        let order = self.decided_next.get();
+        self.decided_next.set(order + 1);
+        self.deciding.borrow_mut().insert(order);
+        Deciding { session: Rc::clone(self), order }
+    }
+
+    /// Waits until every lease that an engine decides on now is in the book or will never be.
+    /// Those that begin meanwhile are not waited for.
+    pub(crate) async fn until_decided(&self, patience: Duration) -> bool {
+        let begun = self.decided_next.get();
+        let earlier = |session: &Self| session.deciding.borrow().range(..begun).next().is_some();
+        self.until(patience, |session| !earlier(session)).await
     }
 
     /// Waits for the verdict of the next try on a lease.
@@ -215,6 +236,19 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get().saturating_sub(1));
         self.0.changed.notify_waiters();
+    }
+}
+
+/// An engine decides on a lease that is not in the book yet.
+pub(crate) struct Deciding {
+    session: Rc<Session>,
+    order: u64,
+}
+
+impl Drop for Deciding {
+    fn drop(&mut self) {
+        self.session.deciding.borrow_mut().remove(&self.order);
+        self.session.changed.notify_waiters();
     }
 }
 

@@ -1,10 +1,12 @@
 //! How leases begin, and what is left wherever that is cut short.
 
+use std::time::Duration;
+
 use mssm_domain::{LeaseState, Timestamp};
 use mssm_messages::Changes;
 use mssm_messages::access;
 use mssm_messages::engine::EngineError;
-use mssm_messages::lease::{LeaseError, Lookup};
+use mssm_messages::lease::{CountTarget, LeaseError, Lookup};
 use mssm_messages::storage::StorageError;
 use mssm_testkit::barrier_over;
 
@@ -43,6 +45,29 @@ async fn a_token_that_is_gone_gets_nothing_and_leaves_nothing() {
     assert_eq!(rig.issue().await.unwrap_err(), LeaseError::TokenEnded);
     assert!(rig.world().ends.is_empty());
     rig.assert_all_ended("token gone").await;
+}
+
+#[actix_rt::test]
+async fn counting_waits_for_what_is_being_decided_on_and_for_nothing_later() {
+    let rig = Rig::new().await;
+    let target = mssm_domain::ConnectionId::parse("00000000-0000-0000-0001-000000000001").unwrap();
+    assert_eq!(rig.manager.send(CountTarget { target }).await.unwrap(), Ok(0));
+    rig.world().prepare_takes = Duration::from_secs(2);
+    let first = actix_rt::spawn(rig.manager.send(rig.ask("app")));
+    pass(1).await;
+    let counting = actix_rt::spawn(rig.manager.send(CountTarget { target }));
+    tokio::task::yield_now().await;
+    let second = actix_rt::spawn(rig.manager.send(rig.ask("app")));
+    assert_eq!(counting.await.unwrap().unwrap(), Ok(1));
+    first.await.unwrap().unwrap().unwrap();
+    second.await.unwrap().unwrap().unwrap();
+    assert_eq!(rig.manager.send(CountTarget { target }).await.unwrap(), Ok(2));
+    rig.world().prepare_takes = Duration::from_secs(4);
+    let third = actix_rt::spawn(rig.manager.send(rig.ask("app")));
+    tokio::task::yield_now().await;
+    let counted = rig.manager.send(CountTarget { target }).await.unwrap();
+    assert!(matches!(counted, Err(LeaseError::NotYet(_))), "{counted:?}");
+    third.await.unwrap().unwrap().unwrap();
 }
 
 #[actix_rt::test]

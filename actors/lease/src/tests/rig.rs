@@ -44,6 +44,7 @@ pub(crate) struct World {
     pub(crate) revoke_replies: VecDeque<Outcome>,
     pub(crate) down: bool,
     pub(crate) ttl: Option<u64>,
+    pub(crate) prepare_takes: Duration,
     pub(crate) create_takes: Duration,
     pub(crate) tried: BTreeMap<LeaseId, Timestamp>,
     pub(crate) ended: BTreeMap<LeaseId, Timestamp>,
@@ -80,18 +81,25 @@ impl Handler<Unmount> for FakeEngine {
 }
 
 impl Handler<Prepare> for FakeEngine {
-    type Result = Result<Prepared, EngineError>;
+    type Result = ResponseFuture<Result<Prepared, EngineError>>;
 
     fn handle(&mut self, msg: Prepare, _ctx: &mut Self::Context) -> Self::Result {
         let world = self.world.lock().unwrap();
         let number = u32::from(msg.role.as_str() == "other") + 1;
-        Ok(Prepared {
+        let prepared = Prepared {
             target: ConnectionId::parse(&format!("00000000-0000-0000-0001-{number:012}")).unwrap(),
             data: SecretBytes::new(b"username".to_vec()),
             ttl: world.ttl.map(|secs| Ttl::from_secs(secs).unwrap()),
             max_ttl: None,
             renewable: true,
             warnings: Vec::new(),
+        };
+        let takes = world.prepare_takes;
+        Box::pin(async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            Ok(prepared)
         })
     }
 }
