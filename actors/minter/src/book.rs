@@ -83,6 +83,8 @@ struct State {
     under_way: HashMap<LeaseId, Backend>,
     /// Leases whose login is being made at this moment.
     making: HashSet<LeaseId>,
+    /// Connections that are about to go, or to lead elsewhere.
+    leaving: HashSet<(MountId, String)>,
 }
 
 /// Shared by the minter's own tasks, on its one thread; never borrowed across an await.
@@ -108,6 +110,18 @@ impl Drop for Making {
     }
 }
 
+/// A connection that is about to go, or to lead elsewhere: nothing new is decided on it.
+pub(crate) struct Leaving {
+    book: Rc<Book>,
+    key: (MountId, String),
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.book.state.borrow_mut().leaving.remove(&self.key);
+    }
+}
+
 /// Where a connection's definition lies.
 pub(crate) fn connection_path(mount: MountId, name: &str) -> RecordPath {
     RecordPath::new(&["db", &mount.to_string(), "config", name])
@@ -122,6 +136,10 @@ pub(crate) fn role_path(mount: MountId, name: &str) -> RecordPath {
 pub(crate) fn damaged(error: RecordError) -> EngineError {
     tracing::error!(%error, "a definition cannot be read");
     EngineError::Barrier(BarrierError::Key(KeyError::Damaged))
+}
+
+fn changing() -> EngineError {
+    EngineError::Unavailable("the connection is being changed or deleted, try again".to_owned())
 }
 
 impl Book {
@@ -182,6 +200,26 @@ impl Book {
         state.targets.retain(|(of, _), _| *of != mount);
     }
 
+    /// Notes that a connection may be about to go, until the reply is dropped: that must be after
+    /// it was forgotten. Leases are to be counted after this, not before.
+    pub(crate) fn leave(
+        self: &Rc<Self>,
+        mount: MountId,
+        name: &str,
+    ) -> Result<Leaving, EngineError> {
+        let key = (mount, name.to_owned());
+        if !self.state.borrow_mut().leaving.insert(key.clone()) {
+            return Err(changing());
+        }
+        Ok(Leaving { book: Rc::clone(self), key })
+    }
+
+    /// An error while a connection may be about to go.
+    pub(crate) fn check_stays(&self, mount: MountId, name: &str) -> Result<(), EngineError> {
+        let leaving = self.state.borrow().leaving.contains(&(mount, name.to_owned()));
+        if leaving { Err(changing()) } else { Ok(()) }
+    }
+
     /// Notes that a lease's login is being made, until the reply is dropped.
     pub(crate) fn make(self: &Rc<Self>, lease: &LeaseId) -> Making {
         self.state.borrow_mut().making.insert(lease.clone());
@@ -208,33 +246,34 @@ impl Book {
         self.state.borrow().under_way.get(lease).cloned()
     }
 
-    /// A connection, ready to be used.
+    /// A connection, ready to be used: as it is defined at the moment of the reply.
     pub(crate) async fn target(
         &self,
         mount: MountId,
         name: &str,
     ) -> Result<Option<Rc<Target>>, EngineError> {
-        let cluster = self.cluster()?;
         let key = (mount, name.to_owned());
-        let (known, changes) = {
-            let state = self.state.borrow();
-            (state.targets.get(&key).cloned(), state.changes)
-        };
-        if known.is_some() {
-            return Ok(known);
-        }
-        let path = connection_path(mount, name);
-        let Some((version, record)) = self.read::<ConnectionRecord>(&path).await? else {
-            return Ok(None);
-        };
-        let target = Rc::new(self.prepare_target(cluster, version, record)?);
-        let mut state = self.state.borrow_mut();
-        if state.changes == changes {
+        loop {
+            let cluster = self.cluster()?;
+            let (known, changes) = {
+                let state = self.state.borrow();
+                (state.targets.get(&key).cloned(), state.changes)
+            };
+            if known.is_some() {
+                return Ok(known);
+            }
+            let path = connection_path(mount, name);
+            let read = self.read::<ConnectionRecord>(&path).await?;
+            if self.state.borrow().changes != changes {
+                // What was read may be gone by now.
+                continue;
+            }
+            let Some((version, record)) = read else { return Ok(None) };
+            let target = Rc::new(self.prepare_target(cluster, version, record)?);
             // Two that read at once must not keep two pools.
-            let kept = state.targets.entry(key).or_insert(target);
-            return Ok(Some(Rc::clone(kept)));
+            let mut state = self.state.borrow_mut();
+            return Ok(Some(Rc::clone(state.targets.entry(key).or_insert(target))));
         }
-        Ok(Some(target))
     }
 
     fn prepare_target(

@@ -40,6 +40,7 @@ pub(crate) async fn write(
     let mut warnings = apply(&mut record, msg.patch)?;
     let application = application_name(cluster, book.boot, Lane::Mint);
     let spec = Spec::new(&record, &application, Lane::Mint).map_err(EngineError::Invalid)?;
+    let mut leaving = None;
     if verifies {
         let tried = Live::open(book.dialer.as_ref(), &spec, None, book.clock.as_ref()).await;
         let live = tried.map_err(|error| {
@@ -48,27 +49,9 @@ pub(crate) async fn write(
                 "error creating database object: error verifying connection: {why}"
             ))
         })?;
-        adopt_server(book, &mut record, live.facts.system_identifier, &mut warnings).await?;
-    }
-    book.write(path, over, &record).await?;
-    book.forget_connection(mount, name);
-    Ok(warnings)
-}
-
-/// A definition that leads to another server is another connection: leases of the first must not
-/// be looked for on the second.
-async fn adopt_server(
-    book: &Book,
-    record: &mut ConnectionRecord,
-    seen: Option<String>,
-    warnings: &mut Vec<String>,
-) -> Result<(), EngineError> {
-    match (&record.system_identifier, &seen) {
-        (_, None) => {
-            warnings.push("the server does not say which one it is (pg_control_system): that it stays the same cannot be checked".to_owned());
-            return Ok(());
-        }
-        (Some(known), Some(seen)) if known != seen => {
+        let seen = live.facts.system_identifier;
+        if leads_elsewhere(&record, seen.as_deref()) {
+            leaving = Some(book.leave(mount, name)?);
             let count = book.count_leases(record.id).await?;
             if count > 0 {
                 return Err(EngineError::Invalid(format!(
@@ -77,10 +60,27 @@ async fn adopt_server(
             }
             record.id = generate_id(book);
         }
-        _ => {}
+        adopt_server(&mut record, seen, &mut warnings);
     }
-    record.system_identifier = seen;
-    Ok(())
+    book.write(path, over, &record).await?;
+    book.forget_connection(mount, name);
+    drop(leaving);
+    Ok(warnings)
+}
+
+/// A definition that leads to another server is another connection: leases of the first must not
+/// be looked for on the second.
+fn leads_elsewhere(record: &ConnectionRecord, seen: Option<&str>) -> bool {
+    let known = record.system_identifier.as_deref();
+    known.zip(seen).is_some_and(|(known, seen)| known != seen)
+}
+
+fn adopt_server(record: &mut ConnectionRecord, seen: Option<String>, warnings: &mut Vec<String>) {
+    if seen.is_some() {
+        record.system_identifier = seen;
+    } else {
+        warnings.push("the server does not say which one it is (pg_control_system): that it stays the same cannot be checked".to_owned());
+    }
 }
 
 fn generate_id(book: &Book) -> ConnectionId {
@@ -184,6 +184,7 @@ pub(crate) async fn names(book: &Book, parent: &RecordPath) -> Result<Vec<String
 /// See [`DeleteConnection`].
 pub(crate) async fn delete(book: &Rc<Book>, msg: DeleteConnection) -> Result<(), EngineError> {
     book.cluster()?;
+    let _leaving = book.leave(msg.mount, msg.name.as_str())?;
     let path = connection_path(msg.mount, msg.name.as_str());
     let Some((_, record)) = book.read::<ConnectionRecord>(&path).await? else { return Ok(()) };
     if record.managed {

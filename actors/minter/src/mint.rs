@@ -42,6 +42,8 @@ pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, Engin
     if !is_allowed(&target.record.allowed_roles, role_name) {
         return Err(EngineError::Forbidden(format!("\"{role_name}\" is not an allowed role")));
     }
+    // Nothing is waited for after this: once a connection is leaving, nobody is told of it.
+    book.check_stays(msg.mount, connection)?;
     let who = &msg.caller.display_name;
     let names = Names {
         mount: msg.mount,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mssm_domain::{
@@ -38,21 +38,27 @@ pub(crate) struct Rig {
     pub(crate) store: MemoryStore,
     /// How many leases the lease manager says there are.
     pub(crate) leases: Arc<AtomicU64>,
+    /// While it is held, the lease manager is still counting.
+    pub(crate) counting: Arc<tokio::sync::Mutex<()>>,
     random: Arc<SeededRandom>,
 }
 
 /// Stands for the lease manager.
-struct Leases(Arc<AtomicU64>);
+struct Leases(Arc<AtomicU64>, Arc<tokio::sync::Mutex<()>>);
 
 impl Actor for Leases {
     type Context = Context<Self>;
 }
 
 impl Handler<CountTarget> for Leases {
-    type Result = Result<u64, LeaseError>;
+    type Result = ResponseFuture<Result<u64, LeaseError>>;
 
     fn handle(&mut self, _msg: CountTarget, _ctx: &mut Self::Context) -> Self::Result {
-        Ok(self.0.load(Ordering::SeqCst))
+        let (count, counting) = (Arc::clone(&self.0), Arc::clone(&self.1));
+        Box::pin(async move {
+            let _turn = counting.lock().await;
+            Ok(count.load(Ordering::SeqCst))
+        })
     }
 }
 
@@ -80,13 +86,15 @@ impl Rig {
         let clock = TestClock::new();
         let leases = Arc::new(AtomicU64::new(0));
         let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
-        let config = MinterConfig { boot, leases: Leases(Arc::clone(&leases)).start().into() };
+        let counting = Arc::<tokio::sync::Mutex<()>>::default();
+        let manager = Leases(Arc::clone(&leases), Arc::clone(&counting)).start();
+        let config = MinterConfig { boot, leases: manager.into() };
         let barrier = barrier_over(store);
         let random_port: Arc<dyn Random> = random.clone();
         let minter =
             Minter::over(config, barrier, Arc::new(clock.clone()), random_port, dialer).start();
         let mount = MountId::from_uuid(Uuid::from_u128(5));
-        Self { minter, mount, boot, clock, store: store.clone(), leases, random }
+        Self { minter, mount, boot, clock, store: store.clone(), leases, counting, random }
     }
 
     pub(crate) async fn open(self) -> Self {

@@ -4,7 +4,7 @@ use mssm_domain::{ConnectionName, RoleName, SecretText};
 use mssm_messages::engine::{EngineError, Unmount};
 use mssm_messages::minter::{
     Configure, ConnectionPatch, DeleteConnection, DeleteRole, ListConnections, ListRoles,
-    ReadConnection, ReadRole, RolePatch,
+    ReadConnection, ReadRole, RolePatch, WriteConnection,
 };
 
 use crate::engine::DbError;
@@ -165,6 +165,54 @@ async fn a_connection_that_leases_need_stays_and_stays_where_it_is() {
     database.set_identity("8");
     let error = rig.connect(fake_patch()).await.unwrap_err().to_string();
     assert!(error.contains("another database server"), "{error}");
+}
+
+/// Lets a change come so far that the lease manager counts for it.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[actix_rt::test]
+async fn nothing_is_decided_on_a_connection_that_is_being_deleted() {
+    let rig = Rig::fake(&FakeDatabase::new()).open().await;
+    rig.connect(fake_patch()).await.unwrap();
+    rig.role("app", &[CREATE]).await.unwrap();
+    rig.prepare("app").await.unwrap();
+    for left in [1, 0] {
+        rig.leases.store(left, std::sync::atomic::Ordering::SeqCst);
+        let counting = rig.counting.lock().await;
+        let delete = DeleteConnection { mount: rig.mount, name: main_name() };
+        let deleting = actix_rt::spawn(rig.minter.send(delete.clone()));
+        settle().await;
+        let error = rig.prepare("app").await.unwrap_err();
+        assert!(matches!(&error, EngineError::Unavailable(text) if text.contains("try again")));
+        assert_eq!(rig.minter.send(delete).await.unwrap().unwrap_err(), error);
+        drop(counting);
+        assert_eq!(deleting.await.unwrap().unwrap().is_err(), left > 0);
+        assert_eq!(rig.prepare("app").await.is_ok(), left > 0);
+    }
+}
+
+#[actix_rt::test]
+async fn nothing_is_decided_on_a_connection_that_moves_to_another_server() {
+    let database = FakeDatabase::new();
+    let rig = Rig::fake(&database).open().await;
+    rig.connect(fake_patch()).await.unwrap();
+    rig.role("app", &[CREATE]).await.unwrap();
+    let first = rig.prepare("app").await.unwrap();
+    database.set_identity("8");
+    let counting = rig.counting.lock().await;
+    let moving = WriteConnection { mount: rig.mount, name: main_name(), patch: fake_patch() };
+    let moving = actix_rt::spawn(rig.minter.send(moving));
+    settle().await;
+    let error = rig.prepare("app").await.unwrap_err();
+    assert!(matches!(&error, EngineError::Unavailable(text) if text.contains("try again")));
+    drop(counting);
+    moving.await.unwrap().unwrap().unwrap();
+    assert_ne!(rig.prepare("app").await.unwrap().target, first.target);
+    assert!(!rig.create(&first, &rig.lease()).await.unwrap_err().in_doubt);
 }
 
 #[actix_rt::test]
