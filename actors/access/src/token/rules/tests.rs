@@ -61,7 +61,9 @@ fn policies_come_from_the_parent_or_are_within_it() {
             &["a"],
             true,
             wish(&[" root"]),
-            Err("invalid policy name: must be 1 to 128 letters, digits, '_', '.', '@', '/' or '-'"),
+            Err(
+                "invalid policy name: must be 1 to 128 letters, digits, '_', '.', '@' or '-', with single slashes between",
+            ),
         ),
     ];
     for (policies, sudo, wish, expected) in cases {
