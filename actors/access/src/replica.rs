@@ -9,6 +9,7 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture, WeakAddr};
 use mssm_domain::{Caller, CanonicalPath, Clock, PolicyName, Timestamp, TokenId};
 use mssm_messages::access::{
     AccessError, AccessPorts, Authorize, Authorized, ReachesBelow, ReadResultantAcl, ResultantAcl,
+    TokenView,
 };
 use mssm_messages::{Barrier, guarded, guarded_async};
 
@@ -123,7 +124,7 @@ impl Desk {
             let changes = {
                 let mut state = self.state.borrow_mut();
                 if let Some(known) = state.known(id, now) {
-                    return state.decide(Arc::clone(&known.caller), &path, listing, false);
+                    return state.decide(Arc::clone(&known.caller), &path, listing, None);
                 }
                 state.changes
             };
@@ -144,7 +145,7 @@ impl Desk {
                 alive_until: living.alive_until,
             };
             state.tokens.insert(id, Rc::new(known));
-            return state.decide(caller, &path, listing, false);
+            return state.decide(caller, &path, listing, None);
         }
         Err(AccessError::Internal)
     }
@@ -158,7 +159,8 @@ impl Desk {
     ) -> Result<Authorized, AccessError> {
         let spent = self.keeper.send(Spend(id)).await.map_err(|_| AccessError::Internal)??;
         let mut state = self.state.borrow_mut();
-        state.decide(Arc::new(spent.caller), path, listing, spent.last_use)
+        let last_view = spent.last_view.map(Arc::new);
+        state.decide(Arc::new(spent.caller), path, listing, last_view)
     }
 
     /// What a caller's policies allow, or `Sealed`.
@@ -187,16 +189,25 @@ impl State {
         caller: Arc<Caller>,
         path: &CanonicalPath,
         listing: bool,
-        last_use: bool,
+        last_view: Option<Arc<TokenView>>,
     ) -> Result<Authorized, AccessError> {
         if self.retired.load(Ordering::SeqCst) {
             return Err(AccessError::Internal);
         }
         let acl = self.policies.as_mut().ok_or(AccessError::Sealed)?.acl(&caller.policies);
+        let last_use = last_view.is_some();
         if acl.is_root() {
             let granting = vec![PolicyName::root()];
             let capabilities = EVERYTHING;
-            return Ok(Authorized { caller, capabilities, parameters: None, granting, last_use });
+            let parameters = None;
+            return Ok(Authorized {
+                caller,
+                capabilities,
+                parameters,
+                granting,
+                last_use,
+                last_view,
+            });
         }
         let granted = if listing {
             acl.decide(path.as_str(), Asked::Listing)
@@ -211,6 +222,7 @@ impl State {
             parameters: granted.and_then(|granted| granted.parameters.clone()),
             granting: granted.map(|granted| granted.granting.clone()).unwrap_or_default(),
             last_use,
+            last_view,
         })
     }
 

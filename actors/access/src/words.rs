@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use actix::{Message, MessageResponse, Recipient};
 use mssm_domain::{Caller, TokenId};
-use mssm_messages::access::AccessError;
+use mssm_messages::access::{AccessError, TokenView};
 
 use crate::policies::PolicySet;
 
@@ -48,6 +48,6 @@ pub(crate) struct Spend(pub(crate) TokenId);
 pub(crate) struct Spent {
     /// Who asks.
     pub(crate) caller: Caller,
-    /// True if it was the last.
-    pub(crate) last_use: bool,
+    /// The token as this leaves it, if it was the last.
+    pub(crate) last_view: Option<TokenView>,
 }

@@ -50,6 +50,8 @@ pub struct Authorized {
     pub granting: Vec<PolicyName>,
     /// True if this was the token's last use: it ends with this request, and leases are refused.
     pub last_use: bool,
+    /// The token as that use leaves it, if it was the last: its record is gone.
+    pub last_view: Option<Arc<TokenView>>,
 }
 
 /// Which token is meant.

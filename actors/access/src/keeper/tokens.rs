@@ -96,7 +96,7 @@ impl Desk {
             let caller = token.caller(alive_until);
             let last_use = token.view.num_uses == 1;
             let committed = match token.view.num_uses {
-                0 => return Ok(Spent { caller, last_use }),
+                0 => return Ok(Spent { caller, last_view: None }),
                 1 => {
                     let changes = Self::end_changes(&token, version, false)?;
                     self.barrier.commit(changes).await.map_err(Conflict::from)
@@ -111,7 +111,8 @@ impl Desk {
                     if last_use {
                         self.settle(vec![msg.0], LINGER).await;
                     }
-                    return Ok(Spent { caller, last_use });
+                    token.view.num_uses = 0;
+                    return Ok(Spent { caller, last_view: last_use.then_some(token.view) });
                 }
                 Err(Conflict::Changed) => {}
                 Err(Conflict::Failed(error)) => return Err(error),

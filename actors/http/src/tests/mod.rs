@@ -57,6 +57,23 @@ async fn who_may_not_is_told_so_and_written_down() {
 }
 
 #[actix_web::test]
+async fn a_token_at_its_last_use_can_still_be_shown_to_its_holder() {
+    let world = World::new();
+    for (method, path) in [
+        ("GET", "/v1/auth/token/lookup-self"),
+        ("POST", "/v1/auth/token/lookup-self"),
+        ("GET", "/v1/auth/token/lookup"),
+    ] {
+        let seen = world.ask(method, path, "last", "").await;
+        assert_eq!(seen.status, 200, "{method} {path}: {}", seen.text);
+        let data = &seen.json()["data"];
+        assert_eq!((&data["num_uses"], &data["id"]), (&0.into(), &"last".into()));
+        assert_eq!(data["display_name"], "token-last");
+    }
+    assert_eq!(world.ask("GET", "/v1/auth/token/lookup-self", "root", "").await.status, 403);
+}
+
+#[actix_web::test]
 async fn what_is_not_there_has_its_own_words() {
     let world = World::new();
     for (method, path, status, text) in [

@@ -17,7 +17,9 @@ use mssm_domain::{
     Accessor, BootId, Caller, Lease, LeaseId, MountId, PolicyName, Prefix, SecretText, TokenId,
     TokenKind, Ttl,
 };
-use mssm_messages::access::{AccessError, AccessPorts, Authorize, Authorized, TokenPorts};
+use mssm_messages::access::{
+    AccessError, AccessPorts, Authorize, Authorized, TokenPorts, TokenView,
+};
 use mssm_messages::audit::{Append, AuditError, AuditStatus, Entry};
 use mssm_messages::engine::EngineKind;
 use mssm_messages::kv::{KvError, KvPorts, VersionView, VersionedSecret};
@@ -197,13 +199,13 @@ fn caller(policy: &str) -> Arc<Caller> {
     })
 }
 
-/// The token `root` may do all, `none` nothing; others are words of capabilities, as `read+list`.
+/// The token `root` may do all, `last` too, but once, `none` nothing; others are words of capabilities, as `read+list`.
 fn authorize(state: &Shared, question: &Authorize) -> Result<Authorized, AccessError> {
     let token = question.token.expose();
-    let policy = if token == "root" { "root" } else { "default" };
+    let policy = if matches!(token, "root" | "last") { "root" } else { "default" };
     let words = token.split('+').map(Capability::parse);
     let capabilities = match token {
-        "root" | "none" => Some(Capabilities::NONE),
+        "root" | "last" | "none" => Some(Capabilities::NONE),
         _ => words.collect::<Option<Capabilities>>(),
     };
     Ok(Authorized {
@@ -211,8 +213,29 @@ fn authorize(state: &Shared, question: &Authorize) -> Result<Authorized, AccessE
         capabilities: capabilities.ok_or(AccessError::NoToken)?,
         parameters: state.lock().unwrap().rules.clone(),
         granting: vec![PolicyName::parse(policy).unwrap()],
-        last_use: false,
+        last_use: token == "last",
+        last_view: (token == "last").then(|| Arc::new(last_view())),
     })
+}
+
+fn last_view() -> TokenView {
+    TokenView {
+        id: TokenId::from_fingerprint([1; 32]),
+        accessor: Accessor::parse(TAIL).unwrap(),
+        policies: vec![PolicyName::root()],
+        metadata: BTreeMap::new(),
+        display_name: "token-last".to_owned(),
+        path: "auth/token/create".to_owned(),
+        issued_at: TestClock::START,
+        creation_ttl: None,
+        expires_at: None,
+        explicit_max_ttl: None,
+        period: None,
+        renewable: false,
+        renewed_at: None,
+        num_uses: 0,
+        orphan: false,
+    }
 }
 
 fn mount(number: u128, prefix: &str, kind: EngineKind, version: u8) -> Arc<Mount> {
