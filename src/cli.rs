@@ -1,7 +1,7 @@
 //! The command line: a client of the API, and the ways to start and examine a server.
 //!
 //! To add a command, give it a variant in `commands.rs` (or in its family's file) and a function that
-//! takes a [`session::Session`]; it then calls, reads and prints through that alone.
+//! takes a `session::Session`; it then calls, reads and prints through that alone.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
