@@ -3,7 +3,7 @@
 //! One thread owns the log. It takes what waits, renders one JSON line each, ends the batch with a
 //! signed checkpoint, syncs once and answers all. Each line names the SHA-256 of the line before
 //! it; a checkpoint signs the newest hash and the root of the Merkle tree over all lines, so
-//! [`verify`] needs the file and the public key alone. An entry has no field that could hold a
+//! [`verify()`] needs the file and the public key alone. An entry has no field that could hold a
 //! secret: see `messages::audit`.
 //!
 //! To add a kind of line: its entry in `messages::audit`, its shape in `line.rs`.
