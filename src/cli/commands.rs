@@ -134,7 +134,8 @@ pub(crate) enum ClientCommand {
     #[command(after_help = "Examples:
   mssm login                                  asks for the token without showing it
   mssm login - < token.txt
-  mssm login -method=userpass -username=ann   asks for the password")]
+  mssm login -method=userpass -username=ann   asks for the password (Vault and OpenBao only:
+                                              an MSSM server takes tokens alone)")]
     Login(LoginArgs),
     /// Create, examine, renew and revoke tokens
     #[command(subcommand)]
@@ -222,6 +223,19 @@ mod tests {
     fn a_token_has_no_flag() {
         assert!(parsed("mssm -token s.x status").is_err());
         assert!(parsed("mssm login -token s.x").is_err());
+    }
+
+    #[test]
+    fn help_says_where_userpass_works_and_what_becomes_of_a_line_break() {
+        let help = |words: &[&str]| {
+            let mut command = CommandLine::command();
+            for word in words {
+                command = command.find_subcommand(word).unwrap().clone();
+            }
+            command.render_long_help().to_string()
+        };
+        assert!(help(&["login"]).contains("userpass is for other servers"));
+        assert!(help(&["db", "config", "write"]).contains("One line break at the end of"));
     }
 
     #[test]

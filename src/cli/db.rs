@@ -1,7 +1,7 @@
 //! `mssm db`: database connections, roles, and logins that live for minutes.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::call::Call;
 use super::failure::Failure;
@@ -31,6 +31,7 @@ pub(crate) enum EntryCommand {
     /// Write one
     #[command(
         after_help = "What stands on a command line can be seen by others: prefer password=- or password=@FILE.
+One line break at the end of a connection's password is left off; all else is sent as it is.
 
 Examples:
   mssm db config write main plugin_name=postgresql-database-plugin allowed_roles=app \\
@@ -86,7 +87,11 @@ fn entry(kind: &str, command: &EntryCommand, session: &mut Session<'_>) -> Resul
     match command {
         EntryCommand::Write { named, data } => {
             let path = named.path(kind);
-            let body = Value::Object(values::parse(data, session.input)?);
+            let mut body = values::parse(data, session.input)?;
+            if kind == "config" {
+                trim_password(&mut body);
+            }
+            let body = Value::Object(body);
             session
                 .carry_out(&Call::write(&path, body), &format!("Success! Data written to: {path}"))
         }
@@ -98,6 +103,19 @@ fn entry(kind: &str, command: &EntryCommand, session: &mut Session<'_>) -> Resul
             let path = named.path(kind);
             let done = format!("Success! Data deleted (if it existed) at: {path}");
             session.carry_out(&Call::delete(&path), &done)
+        }
+    }
+}
+
+/// Leaves off the line break with which editors and `echo` end a file: no database would take the
+/// password with it.
+fn trim_password(body: &mut Map<String, Value>) {
+    if let Some(Value::String(password)) = body.get_mut("password")
+        && password.ends_with('\n')
+    {
+        password.pop();
+        if password.ends_with('\r') {
+            password.pop();
         }
     }
 }
@@ -125,6 +143,29 @@ mod tests {
         assert_eq!(asked(&read), "GET /v1/pg/config/app");
         let list = DbCommand::Role(EntryCommand::List { mount: "db".to_owned() });
         assert_eq!(asked(&list), "LIST /v1/db/roles");
+    }
+
+    #[test]
+    fn a_password_loses_one_line_break_at_its_end_and_nothing_else_does() {
+        let sent = |role: bool, text: &str| {
+            let script = Script::new(&[(200, "{}")]);
+            let input = ScriptedInput::new(text).with_file("f", text);
+            let from = if role { "password=-" } else { "password=@f" };
+            let data = vec![from.to_owned(), "other=@f".to_owned()];
+            let write = EntryCommand::Write { named: named("db"), data };
+            let write = if role { DbCommand::Role(write) } else { DbCommand::Config(write) };
+            script.run(input, |session| run(&write, session)).unwrap();
+            let asked = script.asked.take().concat();
+            let body = &asked[asked.find('{').unwrap()..];
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["other"], text);
+            body["password"].as_str().unwrap().to_owned()
+        };
+        let cases = [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a \n", " a ")];
+        for (text, expected) in cases {
+            assert_eq!(sent(false, text), expected, "{text:?}");
+            assert_eq!(sent(true, text), text, "a role has no password to trim");
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use mssm_domain::SecretText;
 
 use super::failure::Failure;
 
-/// The largest file or standard input that is read, in bytes: what a server accepts as a request.
+/// The largest file or standard input that is read, in bytes: what Vault takes as a request. MSSM
+/// takes less unless its configuration says otherwise, which only the server knows.
 const INPUT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// What a command may read.
@@ -75,7 +76,9 @@ fn limited(from: impl Read, place: &str) -> Result<String, Failure> {
         .read_to_string(&mut text)
         .map_err(|error| Failure::usage(format!("cannot read {place} as text: {error}")))?;
     if text.len() as u64 > INPUT_BYTES_MAX {
-        return Err(Failure::usage(format!("{place} is larger than a server accepts (32 MiB)")));
+        return Err(Failure::usage(format!(
+            "{place} is larger than 32 MiB, and no more is read (a server takes 2 MiB unless it is configured otherwise)"
+        )));
     }
     Ok(text)
 }
@@ -128,6 +131,15 @@ impl Input for ScriptedInput {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_large_to_read_is_refused_with_the_bounds_that_there_are() {
+        let bytes = |count| std::io::repeat(b'a').take(count);
+        assert!(limited(bytes(INPUT_BYTES_MAX), "f").is_ok());
+        let failure = limited(bytes(INPUT_BYTES_MAX + 1), "f").unwrap_err();
+        assert!(failure.message().contains("f is larger than 32 MiB"), "{failure:?}");
+        assert!(failure.message().contains("a server takes 2 MiB unless"), "{failure:?}");
+    }
 
     #[test]
     fn a_secret_comes_from_the_prompt_at_a_terminal_and_from_a_pipe_otherwise() {

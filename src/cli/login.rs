@@ -15,7 +15,7 @@ pub(crate) struct LoginArgs {
     /// `-` reads the token or password from standard input
     #[arg(value_name = "-")]
     source: Option<String>,
-    /// How to log in
+    /// How to log in; userpass is for other servers, MSSM itself takes tokens only
     #[arg(long, default_value = "token", value_parser = ["token", "userpass"])]
     method: String,
     /// User name, for userpass
