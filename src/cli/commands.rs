@@ -39,8 +39,8 @@ Long flags take one dash or two: -format=json and --format=json are the same.
 Examples:
   mssm status
   mssm login
-  mssm kv put kv/app user=app password=@password.txt
-  mssm kv get -field=password kv/app
+  mssm kv put secret/app user=app password=@password.txt
+  mssm kv get -field=password secret/app
   mssm db creds app"
 )]
 pub(crate) struct CommandLine {

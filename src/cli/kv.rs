@@ -20,9 +20,9 @@ use place::{Part, Place};
 pub(crate) enum KvCommand {
     /// Read a secret
     #[command(after_help = "Examples:
-  mssm kv get kv/app
-  mssm kv get -mount=kv -field=password app
-  mssm kv get -version=2 kv/app")]
+  mssm kv get secret/app
+  mssm kv get -mount=secret -field=password app
+  mssm kv get -version=2 secret/app")]
     Get {
         #[command(flatten)]
         at: At,
@@ -35,15 +35,15 @@ pub(crate) enum KvCommand {
         after_help = "What stands on a command line can be seen by others: prefer @FILE and -.
 
 Examples:
-  mssm kv put kv/app user=app password=@password.txt
-  mssm kv put -cas=0 kv/app @app.json           only if there is none yet
-  printf '{\"port\": 5432}' | mssm kv put kv/app -"
+  mssm kv put secret/app user=app password=@password.txt
+  mssm kv put -cas=0 secret/app @app.json           only if there is none yet
+  printf '{\"port\": 5432}' | mssm kv put secret/app -"
     )]
     Put(WriteArgs),
     /// Change some values of a secret, and keep the others (version 2)
     #[command(after_help = "Examples:
-  mssm kv patch kv/app password=@new.txt
-  printf '{\"user\": null}' | mssm kv patch kv/app -    takes `user` out")]
+  mssm kv patch secret/app password=@new.txt
+  printf '{\"user\": null}' | mssm kv patch secret/app -    takes `user` out")]
     Patch(WriteArgs),
     /// Delete the latest version, or those named; version 2 can undelete them
     Delete {

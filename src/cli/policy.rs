@@ -21,7 +21,7 @@ pub(crate) enum PolicyCommand {
     /// Write a policy from a file or from standard input
     #[command(after_help = "Examples:
   mssm policy write app app.hcl
-  echo 'path \"kv/data/app/*\" { capabilities = [\"read\"] }' | mssm policy write app -")]
+  echo 'path \"secret/data/app/*\" { capabilities = [\"read\"] }' | mssm policy write app -")]
     Write {
         /// The policy's name
         name: String,

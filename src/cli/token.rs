@@ -18,7 +18,7 @@ pub(crate) enum TokenCommand {
     #[command(after_help = "Examples:
   mssm token create -policy=app -ttl=1h
   mssm token create -policy=app -ttl=10m -use-limit=5 -display-name=batch
-  MSSM_TOKEN=$(mssm token create -policy=app -field=token) mssm kv get kv/app")]
+  MSSM_TOKEN=$(mssm token create -policy=app -field=token) mssm kv get secret/app")]
     Create(Box<CreateArgs>),
     /// Show a token's rights and remaining life: your own unless another is named
     #[command(after_help = "Examples:
@@ -48,8 +48,8 @@ pub(crate) enum TokenCommand {
     },
     /// Show what a token may do at paths: your own unless another is named
     #[command(after_help = "Examples:
-  mssm token capabilities kv/data/app
-  mssm token capabilities -accessor 3yDDGgXnB6Kp3hJgvC6jJJ1R kv/data/app db/creds/app")]
+  mssm token capabilities secret/data/app
+  mssm token capabilities -accessor 3yDDGgXnB6Kp3hJgvC6jJJ1R secret/data/app db/creds/app")]
     Capabilities {
         /// Name the token by its accessor
         #[arg(long, value_name = "ACCESSOR")]

@@ -19,8 +19,8 @@ pub(crate) enum MetadataCommand {
     Get(At),
     /// Set how many versions are kept, for how long, and what is noted about them
     #[command(after_help = "Examples:
-  mssm kv metadata put -max-versions=5 -delete-version-after=720h kv/app
-  mssm kv metadata put -custom-metadata=owner=payments kv/app")]
+  mssm kv metadata put -max-versions=5 -delete-version-after=720h secret/app
+  mssm kv metadata put -custom-metadata=owner=payments secret/app")]
     Put(PutArgs),
     /// Delete a secret with all its versions, for good
     Delete(At),
