@@ -36,6 +36,22 @@ pub(crate) struct Refusal {
     pub(crate) with_token: bool,
     /// The server's own texts.
     pub(crate) texts: Vec<String>,
+    /// How the seal stands, where that was asked.
+    pub(crate) seal: Seal,
+}
+
+/// How a server's seal stands: what has to be done about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// Not asked, or open by now.
+    #[default]
+    Unknown,
+    /// The server was never initialised.
+    New,
+    /// It waits for shares.
+    Shares,
+    /// The key that it was started with did not open it.
+    Key,
 }
 
 impl Failure {

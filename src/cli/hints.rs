@@ -1,6 +1,6 @@
 //! What to do next after a failure: one place, so that every command advises alike.
 
-use super::failure::{Failure, Refusal};
+use super::failure::{Failure, Refusal, Seal};
 
 /// Advice after the server refused.
 pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
@@ -15,6 +15,10 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
         400 if said("already initialized") => {
             Some("its shares were shown when that was done: go on with `mssm operator unseal`".to_owned())
         }
+        400 if path == "sys/leases/lookup" => Some(
+            "no such lease, or it is gone already (`mssm lease revoke -prefix` ends all leases below a path)"
+                .to_owned(),
+        ),
         400 if said("check-and-set") => Some(
             "somebody else may have written meanwhile: look at `mssm kv metadata get`, then give the current version as -cas"
                 .to_owned(),
@@ -26,28 +30,45 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
             Some("the token is unknown, has expired or was revoked: run `mssm login` with another".to_owned())
         }
         403 if path.starts_with(MOUNT_QUESTION) => Some(format!(
-            "either nothing is mounted at {}, or your token may do nothing there: `mssm token lookup` shows its policies",
+            "nothing may be mounted at {}: `mssm secrets list`, `mssm secrets enable -path kv kv`; or your token may do nothing there: `mssm token lookup` shows its policies",
             path.trim_start_matches(MOUNT_QUESTION)
         )),
+        403 if said("is not an allowed role") => Some(
+            "add it to allowed_roles of the connection: `mssm db config write NAME allowed_roles=...`"
+                .to_owned(),
+        ),
         403 => Some(format!(
             "`mssm token capabilities {path}` shows what your token may do there, `mssm token lookup` whether it still lives"
         )),
-        404 if said("no handler for route") => {
-            Some("nothing is mounted there: `mssm secrets list` shows what is".to_owned())
-        }
+        404 if said("no handler for route") => Some(
+            "nothing is mounted there: `mssm secrets list` shows what is; `mssm secrets enable -path kv kv` mounts keys and values"
+                .to_owned(),
+        ),
         405 => Some(format!("{path} exists, but does not take {}", refusal.verb)),
         413 => Some("the request is larger than the server accepts".to_owned()),
         429 => Some("the server is busy or a quota is used up: wait a little and try again".to_owned()),
         501 => Some(INITIALISE.to_owned()),
-        503 if said("sealed") => {
-            Some("run `mssm operator unseal` once per share; `mssm status` shows the progress".to_owned())
-        }
+        503 if said("sealed") => Some(for_seal(refusal.seal).unwrap_or(LOOK).to_owned()),
         _ => None,
     }
 }
 
 /// Where `kv` commands ask which mount a path is on.
 const MOUNT_QUESTION: &str = "sys/internal/ui/mounts/";
+
+/// Advice on how the seal stands.
+pub(crate) fn for_seal(seal: Seal) -> Option<&'static str> {
+    match seal {
+        Seal::Unknown => None,
+        Seal::New => Some(INITIALISE),
+        Seal::Shares => {
+            Some("run `mssm operator unseal` once per share; `mssm status` shows the progress")
+        }
+        Seal::Key => Some("the static key did not open it: see the server's log"),
+    }
+}
+
+const LOOK: &str = "run `mssm status`: a new server needs `mssm operator init`, a sealed one `mssm operator unseal`";
 
 const INITIALISE: &str = "the server holds no data yet: run `mssm operator init` once";
 
@@ -59,10 +80,14 @@ pub(crate) fn unreachable(address: &str, text: &str) -> Failure {
         "the server's certificate is not signed by an authority known here: set MSSM_CACERT to the authority's PEM file"
     } else if has("notvalidforname") || has("not valid for name") {
         "the server's certificate is for another name: set MSSM_ADDR to a name that the certificate holds"
+    } else if has("causedasendentity") {
+        "the server's certificate is a CA certificate: make one with -addext basicConstraints=critical,CA:FALSE"
     } else if has("expired") {
         "the server's certificate has expired, or this machine's clock is wrong"
     } else if has("certificate") {
         "the server's certificate was refused: check MSSM_CACERT and the name in MSSM_ADDR"
+    } else if has("http parse fail") || has("invalid http version") {
+        "an MSSM server speaks HTTPS only: let MSSM_ADDR begin with https://"
     } else if has("invalidcontenttype") || has("corrupt message") {
         "the server does not speak TLS: let MSSM_ADDR begin with http://, on loopback only"
     } else if has("timeout") || has("timed out") {
@@ -84,6 +109,7 @@ mod tests {
             path: "kv/app".to_owned(),
             with_token,
             texts: vec![text.to_owned()],
+            seal: Seal::Unknown,
         })
         .unwrap_or_default()
     }
@@ -91,7 +117,8 @@ mod tests {
     #[test]
     fn every_common_refusal_says_what_to_do_next() {
         let cases = [
-            (503, "Vault is sealed", true, "mssm operator unseal"),
+            (503, "Vault is sealed", true, "run `mssm status`"),
+            (403, "\"x\" is not an allowed role", true, "allowed_roles=..."),
             (503, "server is not initialized", true, "mssm operator init"),
             (403, "permission denied", true, "mssm token capabilities kv/app"),
             (403, "permission denied", false, "mssm login"),
@@ -114,11 +141,12 @@ mod tests {
             path: path.to_owned(),
             with_token: true,
             texts: Vec::new(),
+            seal: Seal::Unknown,
         };
         let token = for_refusal(&refused("auth/token/lookup-self")).unwrap();
         assert!(token.contains("mssm login"));
         let mount = for_refusal(&refused("sys/internal/ui/mounts/kv/app")).unwrap();
-        assert!(mount.contains("mounted at kv/app"));
+        assert!(mount.contains("mounted at kv/app: `mssm secrets list`"));
     }
 
     #[test]
@@ -134,6 +162,8 @@ mod tests {
             ("invalid peer certificate: certificate not valid for name", "another name"),
             ("received corrupt message of type InvalidContentType", "http://"),
             ("timeout: global", "MSSM_CLIENT_TIMEOUT"),
+            ("invalid peer certificate: Other(CaUsedAsEndEntity)", "CA:FALSE"),
+            ("http parse fail: invalid HTTP version", "https://"),
         ];
         for (text, expected) in cases {
             let failure = unreachable("https://h", text);

@@ -1,9 +1,10 @@
 //! What every client command is handed: a way to call, to read and to print.
 
 use super::call::{Answer, Call, Transport, texts_of};
-use super::failure::{Failure, Refusal};
+use super::failure::{Failure, Refusal, Seal};
 use super::input::Input;
 use super::output::Output;
+use super::status;
 use super::tokenfile::TokenFiles;
 
 /// One run of one client command.
@@ -42,7 +43,16 @@ impl Session<'_> {
             path: call.path.clone(),
             with_token: call.token.is_some() || self.transport.has_token(),
             texts: answer.texts("errors"),
+            seal: if answer.status == 503 { self.seal() } else { Seal::Unknown },
         })
+    }
+
+    /// Asks how the seal stands, for advice alone.
+    fn seal(&self) -> Seal {
+        match self.transport.send(&Call::read("sys/seal-status")) {
+            Ok(answer) if answer.status == 200 => status::seal(&answer),
+            _ => Seal::Unknown,
+        }
     }
 
     /// Reads and prints.
@@ -164,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_refusal_carries_the_place_and_the_servers_texts() {
-        let script = Script::new(&[(503, r#"{"errors":["Vault is sealed"]}"#)]);
+        let status = r#"{"type":"shamir","initialized":true,"sealed":true}"#;
+        let script = Script::new(&[(503, r#"{"errors":["Vault is sealed"]}"#), (200, status)]);
         let result =
             script.run(ScriptedInput::default(), |session| session.show(&Call::read("/x")));
         let failure = result.unwrap_err();

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::call::{Answer, Call};
-use super::failure::{Failure, REFUSED};
+use super::failure::{Failure, REFUSED, Seal};
+use super::hints;
 use super::output::line;
 use super::session::Session;
 use super::settings::Format;
@@ -25,7 +26,23 @@ const SHOWN: [(&str, &str); 9] = [
 pub(crate) fn run(session: &mut Session<'_>) -> Result<(), Failure> {
     let answer = session.ask(&Call::read("sys/seal-status"))?;
     print(session, &answer)?;
+    let people = session.output.format == Format::Table && session.output.field.is_none();
+    if people && let Some(hint) = hints::for_seal(seal(&answer)) {
+        session.output.note(&format!("Hint: {hint}"));
+    }
     if is_sealed(&answer) { Err(Failure::Silent(REFUSED)) } else { Ok(()) }
+}
+
+/// How the seal stands, by a seal status.
+pub(crate) fn seal(answer: &Answer) -> Seal {
+    if answer.member("initialized").as_bool() == Some(false) {
+        return Seal::New;
+    }
+    match answer.member("type").as_str() {
+        _ if !is_sealed(answer) => Seal::Unknown,
+        Some("static") => Seal::Key,
+        _ => Seal::Shares,
+    }
 }
 
 /// Whether a seal status says sealed.
@@ -71,6 +88,20 @@ mod tests {
         let failure = script.run(ScriptedInput::default(), run).unwrap_err();
         assert_eq!(failure, Failure::Silent(2));
         assert!(script.out.borrow().contains("Unseal Progress    1/3\n"));
+        assert!(script.notes.borrow().contains("operator unseal"));
+    }
+
+    #[test]
+    fn what_is_to_be_done_about_a_seal_is_said() {
+        let cases = [
+            (r#"{"type":"shamir","initialized":false,"sealed":true}"#, "mssm operator init"),
+            (r#"{"type":"static","initialized":true,"sealed":true}"#, "static key"),
+        ];
+        for (status, expected) in cases {
+            let script = Script::new(&[(200, status)]);
+            script.run(ScriptedInput::default(), run).unwrap_err();
+            assert!(script.notes.borrow().contains(expected), "{status}");
+        }
     }
 
     #[test]
