@@ -37,11 +37,11 @@ pub(crate) enum LeaseCommand {
         /// The prefix
         prefix: String,
     },
-    /// Count leases
+    /// Count leases: all of them, unless a type is given
     Count {
-        /// Which ones
-        #[arg(long = "type", default_value = "irrevocable", value_name = "TYPE")]
-        kind: String,
+        /// `irrevocable`: only those that the server failed to end so far (Vault counts no others)
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
     },
 }
 
@@ -79,13 +79,20 @@ pub(crate) fn run(command: &LeaseCommand, session: &mut Session<'_>) -> Result<(
             session.show_names(&format!("sys/leases/lookup/{}", prefix.trim_matches('/')))
         }
         LeaseCommand::Count { kind } => {
-            session.show(&Call::read("sys/leases/count").query("type", kind.as_str()))
+            let call = Call::read("sys/leases/count");
+            session.show(&match kind {
+                Some(kind) => call.query("type", kind.as_str()),
+                None => call,
+            })
         }
     }
 }
 
 fn revoke(args: &RevokeArgs, session: &mut Session<'_>) -> Result<(), Failure> {
     let id = args.id.trim_matches('/');
+    if !args.prefix {
+        check_exists(id, session)?;
+    }
     let call = match (args.prefix, args.force) {
         (false, _) => {
             Call::write("sys/leases/revoke", json!({ "lease_id": id, "sync": args.sync }))
@@ -103,6 +110,15 @@ fn revoke(args: &RevokeArgs, session: &mut Session<'_>) -> Result<(), Failure> {
     session.output.done(&format!("{done} {whose}: {id}"))
 }
 
+/// Refuses what is no lease: the server ends anything gladly, and a prefix that was taken for a lease
+/// would look ended. A token that may end leases but not look them up goes on.
+fn check_exists(id: &str, session: &mut Session<'_>) -> Result<(), Failure> {
+    let call = Call::write("sys/leases/lookup", json!({ "lease_id": id }));
+    let answer = session.attempt(&call)?;
+    let unknown = answer.status == 400 || answer.status == 404;
+    if unknown { Err(session.refused(&call, &answer)) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,9 +126,9 @@ mod tests {
     use crate::cli::session::script::Script;
 
     fn asked(command: &LeaseCommand) -> String {
-        let script = Script::new(&[(200, r#"{"data":{"keys":["a"]}}"#)]);
+        let script = Script::new(&[(200, r#"{"data":{"keys":["a"]}}"#), (200, "")]);
         script.run(ScriptedInput::default(), |session| run(command, session)).unwrap();
-        script.asked.take().concat()
+        script.asked.take().pop().unwrap()
     }
 
     fn revoke_args(prefix: bool, force: bool) -> LeaseCommand {
@@ -137,6 +153,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_lease_is_not_said_to_have_ended() {
+        let script = Script::new(&[(400, r#"{"errors":["invalid lease"]}"#)]);
+        let command = revoke_args(false, false);
+        let failure =
+            script.run(ScriptedInput::default(), |session| run(&command, session)).unwrap_err();
+        assert_eq!(failure.code(), 2);
+        assert!(failure.hint().unwrap().contains("-prefix"));
+        assert_eq!(*script.out.borrow(), "");
+    }
+
+    #[test]
+    fn a_token_that_may_not_look_leases_up_may_still_end_them() {
+        let script = Script::new(&[(403, r#"{"errors":["permission denied"]}"#), (204, "")]);
+        let command = revoke_args(false, false);
+        script.run(ScriptedInput::default(), |session| run(&command, session)).unwrap();
+        assert_eq!(script.asked.borrow().len(), 2);
+    }
+
+    #[test]
     fn a_renewal_names_the_lease_in_its_body() {
         let renew = LeaseCommand::Renew { increment: Some("1h".to_owned()), id: "l/1".to_owned() };
         assert_eq!(
@@ -149,7 +184,9 @@ mod tests {
     fn leases_are_listed_by_prefix_and_counted_by_type() {
         let list = LeaseCommand::List { prefix: "db/creds/app/".to_owned() };
         assert_eq!(asked(&list), "LIST /v1/sys/leases/lookup/db/creds/app");
-        let count = LeaseCommand::Count { kind: "irrevocable".to_owned() };
+        let count = LeaseCommand::Count { kind: None };
+        assert_eq!(asked(&count), "GET /v1/sys/leases/count");
+        let count = LeaseCommand::Count { kind: Some("irrevocable".to_owned()) };
         assert_eq!(asked(&count), "GET /v1/sys/leases/count?type=irrevocable");
     }
 }
