@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
 use mssm_crypto::chain::CheckpointVerifier;
+use mssm_storage::OpenError;
 
 use crate::config::{Config, Environment};
 
@@ -13,9 +14,15 @@ pub(crate) fn storage_check(
     file: Option<&Path>,
     environment: &Environment,
 ) -> Result<String, String> {
-    let config = Config::load(file, environment).map_err(|error| error.to_string())?;
+    let config = Config::load(file, environment).map_err(|error| match file {
+        Some(_) => error.to_string(),
+        None => format!("{error}; or give -config FILE, the server's configuration"),
+    })?;
     let report = mssm_storage::check_offline(&config.storage)
-        .map_err(|error| error.to_string())?
+        .map_err(|error| match error {
+            OpenError::InUse(_) => format!("{error}: stop the server first"),
+            _ => error.to_string(),
+        })?
         .map_err(|error| error.to_string())?;
     let mut text = format!("{} records are whole", report.records);
     if report.damaged.is_empty() {
@@ -36,6 +43,10 @@ pub(crate) fn audit_verify(key: &str, files: &[PathBuf]) -> Result<String, Strin
             .map_err(|error| format!("{key} is neither a public key nor a file: {error}"))?;
         CheckpointVerifier::parse(&text).map_err(|error| format!("{key}: {error}"))
     })?;
+    for file in files {
+        std::fs::File::open(file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    }
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     let verdict = mssm_audit::verify_files(&paths, &verifier, &mut show_progress);
     let verdict = verdict.map_err(|error| error.to_string())?;

@@ -164,7 +164,13 @@ fn tls(settings: &Settings) -> Result<TlsConfig, Failure> {
 fn authorities_in(path: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
     let place = path.display();
     let bytes = std::fs::read(path).map_err(|error| {
-        Failure::advised(format!("cannot read {place}: {error}"), "check MSSM_CACERT (or -ca-cert)")
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "check MSSM_CACERT (or -ca-cert); a self-signed server writes it at its first start: is the server running?"
+            }
+            _ => "check MSSM_CACERT (or -ca-cert)",
+        };
+        Failure::advised(format!("cannot read {place}: {error}"), hint)
     })?;
     let certificates: Vec<_> = parse_pem(&bytes)
         .filter_map(|item| match item {

@@ -88,7 +88,9 @@ fn connection(
     );
     let ca = raw.ca_file.as_deref().map(std::fs::read_to_string).transpose();
     let ca = ca.map_err(|error| {
-        ConfigError::at(&format!("{key}.ca_file"), &error.to_string(), "ca_file = \"ca.crt\"")
+        let file = raw.ca_file.as_deref().unwrap_or_default();
+        let problem = format!("cannot read {file}: {error}");
+        ConfigError::at(&format!("{key}.ca_file"), &problem, "ca_file = \"/etc/mssm/ca.crt\"")
     })?;
     Ok(ConnectionPatch {
         plugin_name: Some("postgresql-database-plugin".to_owned()),
