@@ -102,8 +102,7 @@ fn locally(command: LocalCommand, out: &mut dyn Write) -> Result<(), Failure> {
         }
         LocalCommand::Version => format!("mssm {}", env!("CARGO_PKG_VERSION")),
     };
-    writeln!(out, "{}", text.trim_end())
-        .map_err(|error| Failure::usage(format!("cannot write the result: {error}")))
+    output::written(writeln!(out, "{}", text.trim_end()))
 }
 
 /// Runs a command that calls a server.
@@ -174,6 +173,22 @@ mod tests {
         let mut notes = Vec::new();
         report(&Failure::advised("a\u{1b}b", "do c"), &mut notes);
         assert_eq!(String::from_utf8(notes).unwrap(), "Error: a\\u{1b}b\nHint: do c\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_enough_is_no_failure() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let arguments = ["mssm", "completion", "bash"].map(OsString::from);
+        let result = execute(arguments, &mut Gone, &mut Vec::new());
+        assert_eq!(result, Err(Failure::Silent(0)));
     }
 
     #[test]

@@ -151,7 +151,8 @@ pub(crate) fn harmless_lines(text: &str) -> String {
     text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
 }
 
-fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+/// Makes a failure of a result that could not be written.
+pub(crate) fn written(result: std::io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| match error.kind() {
         // Whoever reads (`| head`) has enough.
         std::io::ErrorKind::BrokenPipe => Failure::Silent(0),

@@ -161,7 +161,10 @@ pub(crate) fn run(command: &TokenCommand, session: &mut Session<'_>) -> Result<(
                 ));
             }
             let call = about("auth/token/revoke", subject, Map::new());
-            session.carry_out(&call, "Success! Revoked the token.")
+            session.carry_out(
+                &call,
+                "Success! Revoked the token: its children and leases end with it.",
+            )
         }
         TokenCommand::Capabilities { accessor, paths } => {
             capabilities(accessor.as_deref(), paths, session)
