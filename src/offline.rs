@@ -16,7 +16,7 @@ pub(crate) fn storage_check(
 ) -> Result<String, String> {
     let config = Config::load(file, environment).map_err(|error| match file {
         Some(_) => error.to_string(),
-        None => format!("{error}; or give -config FILE, the server's configuration"),
+        None => format!("give -config FILE (the environment alone says too little: {error})"),
     })?;
     let report = mssm_storage::check_offline(&config.storage)
         .map_err(|error| match error {

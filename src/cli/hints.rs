@@ -64,7 +64,9 @@ pub(crate) fn for_seal(seal: Seal) -> Option<&'static str> {
         Seal::Shares => {
             Some("run `mssm operator unseal` once per share; `mssm status` shows the progress")
         }
-        Seal::Key => Some("the static key did not open it: see the server's log"),
+        Seal::Key => Some(
+            "it opens itself with its static key at its start: if the key did not open it, the server's log says why; if it was sealed by hand, restart it",
+        ),
     }
 }
 
