@@ -50,7 +50,7 @@ impl Position {
     /// Takes one line more, without its break.
     pub(crate) fn append(&mut self, line: &[u8]) {
         self.chain.append(line);
-        self.tree.append(line);
+        self.tree.append(&self.chain.head);
     }
 
     /// How many lines there are, which is the next line's number.
@@ -95,7 +95,7 @@ struct ToldDetails {
 /// What a checkpoint line says.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
-    /// The Merkle root (RFC 6962) over all lines before this one, in hexadecimal.
+    /// The Merkle root (RFC 6962) over the SHA-256 of each line before this one, in hexadecimal.
     pub(crate) root: String,
     /// The Ed25519 public key, in hexadecimal.
     pub(crate) key: String,
