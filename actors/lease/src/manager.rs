@@ -262,7 +262,7 @@ impl Handler<Closing> for LeaseManager {
             if let Some(session) = session {
                 session.close(CLOSE_PATIENCE).await;
             }
-            outbox.send();
+            outbox.flush().await;
             Ok(())
         })
     }

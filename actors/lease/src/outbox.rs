@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mssm_domain::Timestamp;
 use mssm_messages::Port;
@@ -14,6 +15,11 @@ const WAITING_MAX: usize = 10_000;
 
 /// How many lines go in one message.
 const BATCH: usize = 256;
+
+/// How often, and how far apart, it is looked whether the last lines are written: half a second.
+const FLUSH_LOOKS: u32 = 50;
+/// See [`FLUSH_LOOKS`].
+const FLUSH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Lines on their way to the audit, in order.
 pub(crate) struct Outbox {
@@ -70,6 +76,17 @@ impl Outbox {
             }
             outbox.sending.set(false);
         });
+    }
+
+    /// Sends what waits and waits until the log has taken or refused it, but not for long.
+    pub(crate) async fn flush(self: &Rc<Self>) {
+        self.send();
+        for _ in 0..FLUSH_LOOKS {
+            if !self.sending.get() {
+                return;
+            }
+            tokio::time::sleep(FLUSH_PAUSE).await;
+        }
     }
 
     /// Sends all that waits; false as soon as the log refuses.
