@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mssm_domain::{Clock, Random, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 
-/// The machine's wall clock.
+/// The machine's wall clock, and its time since boot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SystemClock;
 
@@ -14,6 +15,13 @@ impl Clock for SystemClock {
         // A clock set before 1970 reads as 1970: nothing has expired then, which is the safe side.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn steady(&self) -> Duration {
+        // The time since boot, sleep included.
+        let since = clock_gettime(ClockId::Boottime);
+        let nanos = u32::try_from(since.tv_nsec).unwrap_or(0);
+        Duration::new(u64::try_from(since.tv_sec).unwrap_or(0), nanos)
     }
 }
 

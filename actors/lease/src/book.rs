@@ -2,8 +2,8 @@
 //!
 //! Little is kept per lease; all else is in its record. `Ending` is final here as in the store: no
 //! call takes a lease from there to anywhere but out of the book. A lease has one operation outside
-//! at a time: while it is being made or extended (`busy`), its revocation waits. Ends are wall-clock
-//! times; pauses count from the session's beginning (`uptime`).
+//! at a time: while it is being made or extended (`busy`), its revocation waits. Ends are judged
+//! times (`timeline.rs`); pauses count from the session's beginning (`uptime`).
 
 mod revoking;
 
@@ -221,6 +221,11 @@ impl Book {
     /// Where a lease is on its way, if it is known.
     pub(crate) fn phase(&self, id: &str) -> Option<Phase> {
         self.slot(id).and_then(|slot| self.entry(slot)).map(|entry| entry.phase)
+    }
+
+    /// When a lease ends, if it is known.
+    pub(crate) fn ends_at(&self, id: &str) -> Option<Timestamp> {
+        self.slot(id).and_then(|slot| self.entry(slot)).map(|entry| entry.ends_at)
     }
 
     /// How many are in which state.

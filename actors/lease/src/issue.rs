@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mssm_domain::{Lease, LeaseId, LeaseState, generate_base62};
+use mssm_domain::{Lease, LeaseId, LeaseState, Timestamp, generate_base62};
 use mssm_messages::engine::{
     Create, CreateError, Created, EngineError, EnginePorts, Prepare, Prepared,
 };
@@ -69,7 +69,7 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
             return Err(failed.error.into());
         }
     };
-    let record = hand_out(&session, record).await?;
+    let record = hand_out(&session, record, making.ends_at).await?;
     if !making.complete() {
         return Err(revoked_meanwhile());
     }
@@ -162,11 +162,15 @@ async fn withdraw(session: &Session, record: &LeaseRecord) -> Result<(), Barrier
 }
 
 /// Writes down that the credential may be handed out, unless it was revoked meanwhile.
-async fn hand_out(session: &Session, mut record: LeaseRecord) -> Result<LeaseRecord, LeaseError> {
+async fn hand_out(
+    session: &Session,
+    mut record: LeaseRecord,
+    ends_at: Timestamp,
+) -> Result<LeaseRecord, LeaseError> {
     if session.is_closed() {
         return Err(LeaseError::Sealed);
     }
-    if session.now() >= record.lease.expires_at {
+    if session.judged_now() >= ends_at {
         return Err(unavailable("the lease ended while its credential was being made"));
     }
     record.state = LeaseState::Active;
@@ -204,6 +208,8 @@ impl Drop for Seat {
 struct Making {
     session: Rc<Session>,
     lease: Rc<str>,
+    /// Its end in judged time.
+    ends_at: Timestamp,
     open: bool,
 }
 
@@ -211,11 +217,12 @@ impl Making {
     fn begin(session: &Rc<Session>, record: &LeaseRecord) -> Result<Self, LeaseError> {
         let lease: Rc<str> = Rc::from(record.lease.id.as_str());
         let place = Place { engine: record.engine, mount: record.mount, target: record.target };
-        if !session.book.borrow_mut().add_pending(&lease, place, record.lease.expires_at) {
+        let ends_at = session.shift().judged(record.lease.expires_at);
+        if !session.book.borrow_mut().add_pending(&lease, place, ends_at) {
             warn!("a new lease got a name that is taken");
             return Err(LeaseError::Internal);
         }
-        Ok(Self { session: Rc::clone(session), lease, open: true })
+        Ok(Self { session: Rc::clone(session), lease, ends_at, open: true })
     }
 
     /// Nothing was made, and no record is left.

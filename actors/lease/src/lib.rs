@@ -8,8 +8,8 @@
 //! - ending access never waits: not for the audit, not for a full disk, not for another target;
 //! - a lease has one operation outside at a time, and never outlives its bound or its token.
 //!
-//! Ends are judged by the wall clock, through one seam (`Session::now`): a jump forward ends leases
-//! early, a jump back late by as much; the target's own `VALID UNTIL` bounds the second.
+//! Running leases are judged by the time since boot (`timeline.rs`): a jump of the wall clock moves
+//! none. Across restarts it is the wall clock, but never earlier than the last time stored.
 //!
 //! To add a way to end leases: a message in `messages::lease`, its flow in `revoke.rs`, which calls
 //! `end`. To add a state: `book.rs` (its transition), `record.rs` (its name), and the crash tests.
@@ -29,5 +29,6 @@ mod sweep;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 pub use manager::{LeaseConfig, LeaseManager};

@@ -161,9 +161,9 @@ impl Handler<Lookup> for LeaseManager {
     fn handle(&mut self, msg: Lookup, _ctx: &mut Self::Context) -> Self::Result {
         self.serve(|session| async move {
             let found = session.read(msg.lease.as_str()).await?;
-            let (_, record) = found.ok_or(LeaseError::Unknown)?;
+            let (_, mut record) = found.ok_or(LeaseError::Unknown)?;
             // Expiry is judged at use: the tick may not have come round yet.
-            let over = record.lease.expires_at <= session.now();
+            let over = session.follow(&mut record) <= session.judged_now();
             match record.state {
                 LeaseState::Ended => Err(LeaseError::Unknown),
                 LeaseState::Active if over => Err(LeaseError::Unknown),

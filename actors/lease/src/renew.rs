@@ -30,7 +30,9 @@ pub(crate) async fn renew(session: Rc<Session>, ask: Renew) -> Result<Renewed, L
     }
     let turn = Turn::take(&session, lease).await?;
     let (old, mut record, warnings) = store(&session, &ask).await?;
-    session.book.borrow_mut().move_end(lease, record.lease.expires_at);
+    let before = session.book.borrow().ends_at(lease);
+    let ends_at = session.shift().judged(record.lease.expires_at);
+    session.book.borrow_mut().move_end(lease, ends_at);
     let message = Extend {
         lease: ask.lease.clone(),
         data: record.data.duplicate(),
@@ -43,7 +45,9 @@ pub(crate) async fn renew(session: Rc<Session>, ask: Renew) -> Result<Renewed, L
         None => Err(mssm_messages::engine::EngineError::Internal),
     };
     if let Err(error) = extended {
-        session.book.borrow_mut().move_end(lease, old.expires_at);
+        if let Some(before) = before {
+            session.book.borrow_mut().move_end(lease, before);
+        }
         take_back(&session, lease, record.lease.expires_at, old).await;
         return Err(error.into());
     }
@@ -73,7 +77,8 @@ async fn store(
             return Err(LeaseError::Unknown);
         };
         let now = session.now();
-        if record.state != LeaseState::Active || record.lease.expires_at <= now {
+        let ends_at = session.follow(&mut record);
+        if record.state != LeaseState::Active || ends_at <= session.judged_now() {
             return Err(LeaseError::Unknown);
         }
         if !record.lease.renewable {

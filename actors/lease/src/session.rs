@@ -19,6 +19,7 @@ use crate::book::Book;
 use crate::outbox::Outbox;
 use crate::places::Place;
 use crate::record::{LeaseRecord, live_path};
+use crate::timeline::{Shift, Timeline};
 
 /// What the lease manager stands on.
 pub(crate) struct Ground {
@@ -45,6 +46,7 @@ pub(crate) struct Session {
     pub(crate) failures_total: Cell<u64>,
     pub(crate) unreadable: Cell<u64>,
     began: Instant,
+    timeline: RefCell<Timeline>,
     /// Leases that an engine is deciding on, by the order in which they began.
     deciding: RefCell<BTreeSet<u64>>,
     decided_next: Cell<u64>,
@@ -58,8 +60,10 @@ pub(crate) struct Session {
 impl Session {
     /// A session that knows no lease yet.
     pub(crate) fn new(ground: Rc<Ground>) -> Rc<Self> {
+        let timeline = Timeline::new(ground.clock.now(), ground.clock.steady());
         Rc::new(Self {
             ground,
+            timeline: RefCell::new(timeline),
             began: Instant::now(),
             book: RefCell::default(),
             issuing: Cell::new(0),
@@ -78,9 +82,36 @@ impl Session {
         })
     }
 
-    /// The time by which ends are judged.
+    /// The wall-clock time, in which records are written.
     pub(crate) fn now(&self) -> Timestamp {
         self.ground.clock.now()
+    }
+
+    /// The time by which ends are judged, and by which the book has them.
+    pub(crate) fn judged_now(&self) -> Timestamp {
+        self.timeline.borrow().now(self.ground.clock.steady())
+    }
+
+    /// What the wall clock is ahead by.
+    pub(crate) fn shift(&self) -> Shift {
+        let clock = &self.ground.clock;
+        self.timeline.borrow().shift(clock.now(), clock.steady())
+    }
+
+    /// Says a record's times by today's wall clock; the judged end, and how the book has it.
+    pub(crate) fn follow(&self, record: &mut LeaseRecord) -> Timestamp {
+        let known = self.book.borrow().ends_at(record.lease.id.as_str());
+        let ends_at = known.unwrap_or(record.lease.expires_at);
+        self.shift().follow(&mut record.lease, ends_at);
+        ends_at
+    }
+
+    /// Says in the log that the wall clock jumped.
+    pub(crate) fn watch_clock(&self) {
+        let shift = self.shift();
+        if let Some(ms) = self.timeline.borrow_mut().jump(shift) {
+            warn!(ms, "the wall clock jumped; running leases keep their ends");
+        }
     }
 
     /// The time since the session began, which no jump of the wall clock moves.
@@ -197,6 +228,15 @@ impl Session {
 
     /// Enters a lease that was read from the store. True if it must be marked as ending.
     pub(crate) fn enter(&self, record: &LeaseRecord) -> bool {
+        if self.book.borrow().phase(record.lease.id.as_str()).is_some() {
+            return false;
+        }
+        // What this run wrote says nothing of how the clock stood before.
+        if record.boot != self.ground.boot {
+            let written = record.lease.renewed_at.unwrap_or(record.lease.issued_at);
+            let steady = self.ground.clock.steady();
+            self.timeline.borrow_mut().not_before(written, steady);
+        }
         let place = Place { engine: record.engine, mount: record.mount, target: record.target };
         let id = record.lease.id.as_str();
         self.book.borrow_mut().restore(id, place, record.lease.expires_at, record.state)

@@ -36,7 +36,8 @@ type Found = (u64, LeaseRecord);
 impl Session {
     /// Ends what is due and sends what may go; called several times a second.
     pub(crate) fn tick(self: &Rc<Self>) {
-        let now = self.now();
+        self.watch_clock();
+        let now = self.judged_now();
         while self.marking.get() < MARKS_MAX {
             let due = self.book.borrow_mut().take_due(now, MARK_BATCH);
             if due.is_empty() {

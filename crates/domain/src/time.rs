@@ -123,6 +123,13 @@ pub fn parse_duration_secs(text: &str) -> Result<u64, Invalid> {
 pub trait Clock: Send + Sync {
     /// The wall-clock time now. Expiry is written in it.
     fn now(&self) -> Timestamp;
+
+    /// The time since some moment in the past, which nobody can set and sleep does not stop.
+    ///
+    /// What runs is judged by it; a clock that knows none gives its wall-clock time.
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.now().unix_ms())
+    }
 }
 
 #[cfg(test)]

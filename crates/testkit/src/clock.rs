@@ -11,6 +11,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct TestClock {
     unix_ms: Arc<AtomicU64>,
+    advanced_ms: Arc<AtomicU64>,
     follows: Option<Instant>,
 }
 
@@ -20,7 +21,8 @@ impl TestClock {
 
     /// A clock that stands still.
     pub fn new() -> Self {
-        Self { unix_ms: Arc::new(AtomicU64::new(Self::START.unix_ms())), follows: None }
+        let unix_ms = Arc::new(AtomicU64::new(Self::START.unix_ms()));
+        Self { unix_ms, advanced_ms: Arc::default(), follows: None }
     }
 
     /// A clock that follows tokio's time from now on: with paused time, days take milliseconds.
@@ -34,9 +36,10 @@ impl TestClock {
     pub fn advance(&self, span: Duration) {
         let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         self.unix_ms.fetch_add(ms, Ordering::SeqCst);
+        self.advanced_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Puts the clock to a time, backwards too: wall clocks jump.
+    /// Puts the wall clock to a time, backwards too: wall clocks jump. No time passes.
     pub fn set(&self, now: Timestamp) {
         self.unix_ms.store(now.unix_ms().saturating_sub(self.elapsed_ms()), Ordering::SeqCst);
     }
@@ -57,6 +60,10 @@ impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_unix_ms(self.unix_ms.load(Ordering::SeqCst) + self.elapsed_ms())
     }
+
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.advanced_ms.load(Ordering::SeqCst) + self.elapsed_ms())
+    }
 }
 
 #[cfg(test)]
@@ -71,6 +78,7 @@ mod tests {
         assert_eq!(other.now().unix_ms(), TestClock::START.unix_ms() + 5_000);
         other.set(TestClock::START);
         assert_eq!(clock.now(), TestClock::START);
+        assert_eq!(clock.steady(), Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]
