@@ -179,6 +179,27 @@ fn a_log_that_is_moved_away_is_noticed_and_a_new_one_begun() {
 }
 
 #[test]
+fn a_kill_right_after_a_mint_loses_no_line_of_its_lease() {
+    let database = Database::shared();
+    let mut server = Server::open();
+    database.configure(&server.root(), "db", "1h", "2h");
+    let logins: Vec<Login> = (0..3).map(|_| Login::mint(&server.root(), "db/creds/app")).collect();
+    server.kill9();
+    server.again();
+    server.unseal();
+    for login in &logins {
+        eventually("its beginning is written", SOON, || {
+            let lines = server.audit_lines();
+            let tells = |line: &Value| {
+                line["event"] == json!("lease-created")
+                    && line["details"]["lease_id"] == json!(login.lease)
+            };
+            lines.iter().any(tells).then_some(())
+        });
+    }
+}
+
+#[test]
 fn the_log_goes_on_where_it_was_after_kill_9() {
     let mut server = Server::open();
     for _ in 0..3 {

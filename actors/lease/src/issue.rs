@@ -51,7 +51,7 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
             0,
             lease.id.as_str().as_bytes().to_vec().into(),
         );
-    if let Err(error) = session.ground.barrier.commit(changes).await {
+    if let Err(error) = session.commit(changes, Vec::new()).await {
         if error.failed_expectation().is_none() {
             // It may have been written all the same: whoever ends it looks.
             return Err(error.into());
@@ -74,7 +74,6 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
         return Err(revoked_meanwhile());
     }
     bump(&session.issued_total);
-    session.note("lease-created", &record, None);
     let warnings = prepared_warnings.into_iter().chain(warnings).collect();
     Ok(Issued { lease: record.lease, secret: created.secret, warnings })
 }
@@ -176,7 +175,8 @@ async fn hand_out(
     record.state = LeaseState::Active;
     record.in_doubt = false;
     let changes = Changes::new().put(live_path(record.lease.id.as_str()), 1, bytes_of(&record)?);
-    match session.ground.barrier.commit(changes).await {
+    let created = session.line("lease-created", &record, None);
+    match session.commit(changes, vec![created]).await {
         Ok(()) => Ok(record),
         Err(error) if error.failed_expectation().is_some() => Err(revoked_meanwhile()),
         Err(error) => Err(error.into()),

@@ -17,6 +17,7 @@
 mod book;
 mod issue;
 mod lane;
+mod letter;
 mod manager;
 mod outbox;
 mod places;

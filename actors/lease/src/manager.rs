@@ -61,7 +61,7 @@ impl LeaseManager {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        let outbox = Rc::new(Outbox::new(audit));
+        let outbox = Rc::new(Outbox::new(audit, barrier.clone()));
         let ground = Ground { boot: config.boot, barrier, engines, clock, random, outbox };
         Self { ground: Rc::new(ground), session: None, tidy: Rc::default(), ticks: 0 }
     }
@@ -242,6 +242,7 @@ impl Handler<Opened> for LeaseManager {
         if self.session.is_some() {
             return Ok(());
         }
+        self.ground.outbox.open(self.ground.clock.now());
         let session = Session::new(Rc::clone(&self.ground));
         self.session = Some(Rc::clone(&session));
         actix_rt::spawn(async move {

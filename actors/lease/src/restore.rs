@@ -26,6 +26,13 @@ const TIDY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Loads every lease. Serving does not wait for it.
 pub(crate) async fn restore(session: Rc<Session>) {
+    while let Err(error) = session.ground.outbox.restore().await {
+        if session.is_closed() {
+            return;
+        }
+        warn!(%error, "lines for the audit cannot be loaded, trying again");
+        tokio::time::sleep(RETRY).await;
+    }
     let mut after: Option<StoredKey> = None;
     let mut loaded: u64 = 0;
     while !session.is_closed() {

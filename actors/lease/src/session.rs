@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_domain::{BootId, Clock, ConnectionId, LeaseState, Random, Timestamp};
+use mssm_messages::audit::{Entry, Event};
 use mssm_messages::engine::{EngineKind, EnginePorts};
 use mssm_messages::keys::KeyError;
 use mssm_messages::lease::LeaseError;
-use mssm_messages::{Barrier, BarrierError};
+use mssm_messages::{Barrier, BarrierError, Changes};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
@@ -257,15 +258,29 @@ impl Session {
         Ok(true)
     }
 
-    /// Tells the audit of something that happened to a lease.
-    pub(crate) fn note(&self, name: &'static str, record: &LeaseRecord, why: Option<&str>) {
+    /// Makes changes durable together with the lines that tell the audit of them.
+    pub(crate) async fn commit(
+        &self,
+        changes: Changes,
+        lines: Vec<Entry>,
+    ) -> Result<(), BarrierError> {
+        self.ground.outbox.commit(changes, lines).await
+    }
+
+    /// A line for the audit of something that happens to a lease now.
+    pub(crate) fn line(
+        &self,
+        name: &'static str,
+        record: &LeaseRecord,
+        why: Option<&str>,
+    ) -> Entry {
         let mut details = vec![
             ("lease_id", record.lease.id.as_str().to_owned()),
             ("role", record.role.as_str().to_owned()),
             ("mount", record.mount.to_string()),
         ];
         details.extend(why.map(|why| ("reason", why.to_owned())));
-        self.ground.outbox.note(self.now(), name, details);
+        Entry::Event { time: self.now(), event: Event { name, details } }
     }
 }
 

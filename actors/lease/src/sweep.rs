@@ -282,6 +282,7 @@ impl Session {
     /// ends those that somebody has given up.
     async fn after_failures(self: &Rc<Self>, found: Vec<Found>, failed: &[(u16, String)]) {
         let mut changes = Changes::new();
+        let mut lines = Vec::new();
         let mut forced = Vec::new();
         for ((version, mut record), (attempts, why)) in found.into_iter().zip(failed) {
             if self.is_closed() {
@@ -296,7 +297,7 @@ impl Session {
             if !attempts.is_power_of_two() {
                 continue;
             }
-            self.note("lease-revocation-failed", &record, Some(why));
+            lines.push(self.line("lease-revocation-failed", &record, Some(why)));
             record.begin_ending(self.ground.boot, REVOKED);
             record.error = Some(why.chars().take(ERROR_CHARS).collect());
             record.attempts = (*attempts).into();
@@ -304,7 +305,8 @@ impl Session {
                 changes = changes.put(live_path(&lease), version, bytes);
             }
         }
-        if !changes.is_empty() && self.ground.barrier.commit(changes).await.is_err() {
+        if !changes.is_empty() && self.commit(changes, lines.clone()).await.is_err() {
+            self.ground.outbox.note(lines);
             info!("the reasons of failed revocations could not be stored");
         }
         self.bury_forced(&forced).await;
@@ -350,25 +352,26 @@ impl Session {
             }
             self.book.borrow_mut().remove(lease);
             bump(&self.ended_total);
-            let left = record.left_behind.then_some("ended by force, something may be left");
-            let why = (record.cause == FAILED).then_some("its credential was not handed out");
-            let expired = record.cause == EXPIRED;
-            let name = if expired { "lease-expired" } else { "lease-revoked" };
-            self.note(name, &record, left.or(why));
         }
         self.changed();
     }
 
     async fn bury_together(&self, ended: &[Found]) -> Result<(), BarrierError> {
         let mut changes = Changes::new();
+        let mut lines = Vec::with_capacity(ended.len());
         for (_, record) in ended {
+            let left = record.left_behind.then_some("ended by force, something may be left");
+            let why = (record.cause == FAILED).then_some("its credential was not handed out");
+            let expired = record.cause == EXPIRED;
+            let name = if expired { "lease-expired" } else { "lease-revoked" };
+            lines.push(self.line(name, record, left.or(why)));
             let lease = record.lease.id.as_str();
             changes = changes
                 .put(ended_path(lease), 0, bytes_of(record)?)
                 .delete(live_path(lease))
                 .delete(token_path(record.token, lease));
         }
-        self.ground.barrier.commit(changes).await
+        self.commit(changes, lines).await
     }
 
     /// After a commit that failed: one that is gone already was buried by it after all.

@@ -104,6 +104,12 @@ impl Changes {
         self
     }
 
+    /// Writes a record under a name that nobody else writes, as version 1, without looking.
+    pub fn lay(mut self, path: RecordPath, bytes: SecretBytes) -> Self {
+        self.changes.push(Change::Put { path, version: 1, bytes });
+        self
+    }
+
     /// Removes a record, whether it is there or not.
     pub fn delete(mut self, path: RecordPath) -> Self {
         self.changes.push(Change::Delete(path));

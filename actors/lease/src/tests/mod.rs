@@ -4,5 +4,6 @@ mod book;
 mod clock;
 mod ending;
 mod issuing;
+mod outbox;
 mod renewing;
 mod rig;

@@ -216,6 +216,7 @@ impl Handler<Revoke> for FakeEngine {
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) names: Vec<(&'static str, bool)>,
+    pub(crate) times: Vec<Timestamp>,
     pub(crate) blocked: bool,
 }
 
@@ -234,7 +235,8 @@ impl Handler<Append> for FakeAudit {
             return Err(AuditError::Blocked("told to".to_owned()));
         }
         for entry in msg.0 {
-            if let Entry::Event { event, .. } = entry {
+            if let Entry::Event { event, time } = entry {
+                log.times.push(time);
                 let late = event.details.iter().any(|(name, _)| *name == "late");
                 log.names.push((event.name, late));
             }
