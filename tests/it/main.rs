@@ -20,6 +20,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod kv;
 #[cfg(test)]
 mod leases;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mssm_domain::policy::Capability;
 use mssm_messages::access::{Authorize, Authorized};
-use mssm_messages::guarded_async;
 use mssm_messages::mounts::{Mount, MountTable, ReadTable};
+use mssm_messages::{failpoint, guarded_async};
 
 use crate::answer::Answer;
 use crate::call::{Call, Verb};
@@ -190,7 +190,15 @@ async fn conclude(
     trail: Trail,
     answer: Answer,
 ) -> Answer {
-    match trail.close(&worker.door, call, known, &answer).await {
+    let leased = answer.lease.is_some();
+    if leased {
+        failpoint::here("answer.before_line");
+    }
+    let written = trail.close(&worker.door, call, known, &answer).await;
+    if leased {
+        failpoint::here("answer.after_line");
+    }
+    match written {
         Ok(()) => answer,
         Err(refusal) => refuse(call, refusal),
     }

@@ -9,7 +9,7 @@ use mssm_messages::engine::{
 };
 use mssm_messages::lease::{Issue, Issued, LeaseError};
 use mssm_messages::storage::Expect;
-use mssm_messages::{BarrierError, Changes, PortError, access};
+use mssm_messages::{BarrierError, Changes, PortError, access, failpoint};
 use tracing::warn;
 
 use crate::book::Phase;
@@ -36,7 +36,9 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
     let ports = session.ground.engines.get(&ask.engine).cloned();
     let ports = ports.ok_or_else(|| unknown("no engine of this kind is running"))?;
     let deciding = session.decide();
+    failpoint::here("mint.asked");
     let prepared = prepare(&ports, &ask).await?;
+    failpoint::here("mint.prepared");
     let (record, prepared_warnings, warnings) = draft(&session, &ask, prepared)?;
     let mut making = Making::begin(&session, &record)?;
     drop(deciding);
@@ -51,6 +53,7 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
             0,
             lease.id.as_str().as_bytes().to_vec().into(),
         );
+    failpoint::here("mint.before_lease");
     if let Err(error) = session.commit(changes, Vec::new()).await {
         if error.failed_expectation().is_none() {
             // It may have been written all the same: whoever ends it looks.
@@ -60,6 +63,7 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
         return Err(LeaseError::TokenEnded);
     }
 
+    failpoint::here("mint.after_lease");
     let created = match create(&ports, &ask, &record).await {
         Ok(created) => created,
         Err(failed) => {
@@ -69,10 +73,12 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
             return Err(failed.error.into());
         }
     };
+    failpoint::here("mint.created");
     let record = hand_out(&session, record, making.ends_at).await?;
     if !making.complete() {
         return Err(revoked_meanwhile());
     }
+    failpoint::here("mint.active");
     bump(&session.issued_total);
     let warnings = prepared_warnings.into_iter().chain(warnings).collect();
     Ok(Issued { lease: record.lease, secret: created.secret, warnings })
@@ -157,7 +163,10 @@ async fn create(
 async fn withdraw(session: &Session, record: &LeaseRecord) -> Result<(), BarrierError> {
     let lease = record.lease.id.as_str();
     let changes = Changes::new().delete(live_path(lease)).delete(token_path(record.token, lease));
-    session.ground.barrier.commit(changes).await
+    failpoint::here("mint.before_withdrawal");
+    let withdrawn = session.ground.barrier.commit(changes).await;
+    failpoint::here("mint.after_withdrawal");
+    withdrawn
 }
 
 /// Writes down that the credential may be handed out, unless it was revoked meanwhile.
@@ -176,6 +185,7 @@ async fn hand_out(
     record.in_doubt = false;
     let changes = Changes::new().put(live_path(record.lease.id.as_str()), 1, bytes_of(&record)?);
     let created = session.line("lease-created", &record, None);
+    failpoint::here("mint.before_active");
     match session.commit(changes, vec![created]).await {
         Ok(()) => Ok(record),
         Err(error) if error.failed_expectation().is_some() => Err(revoked_meanwhile()),

@@ -259,6 +259,14 @@ impl HeaderRecord {
     }
 }
 
+/// The bytes to store of a record.
+pub(crate) fn bytes_of(record: &LeaseRecord) -> Result<SecretBytes, mssm_messages::BarrierError> {
+    record.encode().map_err(|error| {
+        tracing::warn!(%error, "a lease's record cannot be written");
+        mssm_messages::keys::KeyError::Damaged.into()
+    })
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;

@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mssm_domain::{LeaseState, Timestamp};
-use mssm_messages::Changes;
 use mssm_messages::engine::Extend;
 use mssm_messages::lease::{LeaseError, Renew, Renewed};
+use mssm_messages::{Changes, failpoint};
 use tracing::warn;
 
 use crate::issue::silent;
@@ -28,8 +28,10 @@ pub(crate) async fn renew(session: Rc<Session>, ask: Renew) -> Result<Renewed, L
     if !session.know(lease).await? {
         return Err(LeaseError::Unknown);
     }
+    failpoint::here("renew.asked");
     let turn = Turn::take(&session, lease).await?;
     let (old, mut record, warnings) = store(&session, &ask).await?;
+    failpoint::here("renew.after_store");
     let before = session.book.borrow().ends_at(lease);
     let ends_at = session.shift().judged(record.lease.expires_at);
     session.book.borrow_mut().move_end(lease, ends_at);
@@ -44,6 +46,7 @@ pub(crate) async fn renew(session: Rc<Session>, ask: Renew) -> Result<Renewed, L
         }
         None => Err(mssm_messages::engine::EngineError::Internal),
     };
+    failpoint::here("renew.extended");
     if let Err(error) = extended {
         if let Some(before) = before {
             session.book.borrow_mut().move_end(lease, before);
@@ -99,6 +102,7 @@ async fn store(
         record.lease.renewed_at = Some(now);
         let changes =
             Changes::new().put(live_path(ask.lease.as_str()), version, bytes_of(&record)?);
+        failpoint::here("renew.before_store");
         match session.ground.barrier.commit(changes).await {
             Ok(()) => return Ok((old, record, warnings)),
             Err(error) if error.failed_expectation().is_some() => result = Err(error.into()),
@@ -119,7 +123,10 @@ async fn take_back(session: &Session, lease: &str, new: Timestamp, old: Old) {
         record.lease.renewed_at = old.renewed_at;
         let Ok(bytes) = bytes_of(&record) else { break };
         let changes = Changes::new().put(live_path(lease), version, bytes);
-        match session.ground.barrier.commit(changes).await {
+        failpoint::here("renew.before_take_back");
+        let written = session.ground.barrier.commit(changes).await;
+        failpoint::here("renew.after_take_back");
+        match written {
             Ok(()) => return,
             Err(error) if error.failed_expectation().is_some() => {}
             Err(_) => break,

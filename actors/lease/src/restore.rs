@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mssm_domain::StoredKey;
-use mssm_messages::{BarrierError, Changes, guarded_async};
+use mssm_messages::{BarrierError, Changes, failpoint, guarded_async};
 use tracing::{info, warn};
 
 use crate::record::{LeaseRecord, ended_folder, ended_path, live_folder};
@@ -36,7 +36,9 @@ pub(crate) async fn restore(session: Rc<Session>) {
     let mut after: Option<StoredKey> = None;
     let mut loaded: u64 = 0;
     while !session.is_closed() {
+        failpoint::here("restore.before_page");
         let page = session.ground.barrier.scan(&live_folder(), after.as_ref(), PAGE).await;
+        failpoint::here("restore.after_page");
         let page = match page {
             Ok(page) => page,
             Err(error) => {
@@ -59,12 +61,14 @@ pub(crate) async fn restore(session: Rc<Session>) {
             }
         }
         if !interrupted.is_empty() {
+            failpoint::here("restore.interrupted");
             session.mark_soon(interrupted, FAILED);
         }
         after = page.last().map(|(key, _)| key.clone());
         if page.len() < PAGE {
             info!(loaded, unreadable = session.unreadable.get(), "all leases are loaded");
             session.set_restored();
+            failpoint::here("restore.done");
             return;
         }
         tokio::task::yield_now().await;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mssm_domain::{LeaseId, LeaseState, StoredKey};
+use mssm_messages::failpoint;
 use mssm_messages::lease::{LeaseError, Revoke, RevokeMount, RevokePrefix, RevokeToken};
 use tracing::warn;
 
@@ -24,9 +25,11 @@ pub(crate) async fn revoke(session: Rc<Session>, ask: Revoke) -> Result<(), Leas
     if !session.know(ask.lease.as_str()).await? {
         return Ok(());
     }
+    failpoint::here("revoke.asked");
     let lease: Rc<str> = Rc::from(ask.lease.as_str());
     let verdict = ask.sync.then(|| session.listen(&lease));
     end(&session, vec![lease]).await?;
+    failpoint::here("revoke.recorded");
     match verdict {
         None => Ok(()),
         Some(verdict) => match tokio::time::timeout(SYNC_PATIENCE, verdict).await {

@@ -3,12 +3,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mssm_domain::{LeaseState, SecretBytes};
+use mssm_domain::LeaseState;
 use mssm_messages::engine::{EngineError, Outcome, Revocation, Revoke};
-use mssm_messages::{BarrierError, Changes, guarded_async};
+use mssm_messages::{BarrierError, Changes, failpoint, guarded_async};
 use tracing::{info, warn};
 
 use crate::book::{Batch, Ending, Reply};
+pub(crate) use crate::record::bytes_of;
 use crate::record::{LeaseRecord, ended_path, live_path, token_path};
 use crate::session::{Session, bump};
 
@@ -115,8 +116,10 @@ impl Session {
                     Err(error) => unread = Err(error),
                 }
             }
+            failpoint::here("revoke.before_mark");
             result =
                 if changes.is_empty() { Ok(()) } else { self.ground.barrier.commit(changes).await };
+            failpoint::here("revoke.after_mark");
             match &result {
                 Err(error) if error.failed_expectation().is_some() => {}
                 Err(_) => return result,
@@ -183,6 +186,7 @@ impl Session {
             data: record.data.duplicate(),
             in_doubt: record.doubt(self.ground.boot),
         });
+        failpoint::here("revoke.before_ladder");
         let message = Revoke { target: batch.target, credentials: credentials.collect() };
         let (reply, why) = match self.ground.engines.get(&batch.engine) {
             None => (Reply::Refused, "no engine of this kind is running".to_owned()),
@@ -251,6 +255,7 @@ impl Session {
 
     /// The target answered: sorts what has ended from what is tried again.
     async fn settle(self: &Rc<Self>, batch: &Batch, found: Vec<Found>, outcomes: Vec<Outcome>) {
+        failpoint::here("revoke.after_ladder");
         let mut gone = Vec::new();
         let (mut left, mut failed) = (Vec::new(), Vec::new());
         for ((version, record), outcome) in found.into_iter().zip(outcomes) {
@@ -305,9 +310,13 @@ impl Session {
                 changes = changes.put(live_path(&lease), version, bytes);
             }
         }
-        if !changes.is_empty() && self.commit(changes, lines.clone()).await.is_err() {
-            self.ground.outbox.note(lines);
-            info!("the reasons of failed revocations could not be stored");
+        if !changes.is_empty() {
+            failpoint::here("revoke.before_failure");
+            if self.commit(changes, lines.clone()).await.is_err() {
+                self.ground.outbox.note(lines);
+                info!("the reasons of failed revocations could not be stored");
+            }
+            failpoint::here("revoke.after_failure");
         }
         self.bury_forced(&forced).await;
     }
@@ -371,7 +380,10 @@ impl Session {
                 .delete(live_path(lease))
                 .delete(token_path(record.token, lease));
         }
-        self.commit(changes, lines).await
+        failpoint::here("revoke.before_burial");
+        let buried = self.commit(changes, lines).await;
+        failpoint::here("revoke.after_burial");
+        buried
     }
 
     /// After a commit that failed: one that is gone already was buried by it after all.
@@ -381,12 +393,4 @@ impl Session {
             Some(_) => self.bury_together(std::slice::from_ref(found)).await,
         }
     }
-}
-
-/// The bytes to store of a record.
-pub(crate) fn bytes_of(record: &LeaseRecord) -> Result<SecretBytes, BarrierError> {
-    record.encode().map_err(|error| {
-        warn!(%error, "a lease's record cannot be written");
-        mssm_messages::keys::KeyError::Damaged.into()
-    })
 }

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use mssm_domain::{BootId, LeaseId};
-use mssm_messages::BarrierError;
 use mssm_messages::engine::{EngineError, Outcome, Revoke};
+use mssm_messages::{BarrierError, failpoint};
 
 use crate::book::{Book, Target, damaged};
 use crate::engine::DbError;
@@ -144,9 +144,13 @@ impl Ladder {
         if !self.target.is_same_server(&self.session.facts) {
             return Err("the connection leads to another database server than it did".to_owned());
         }
+        failpoint::here("revoke.before_look");
         let (mut there, absent) = self.look(cases).await?;
+        failpoint::here("revoke.after_look");
         there.extend(self.settle_absent(absent, verdicts).await?);
+        failpoint::here("revoke.before_access");
         let there = self.end_access(there, verdicts).await;
+        failpoint::here("revoke.after_access");
         self.clean_up(there, verdicts).await;
         Ok(())
     }

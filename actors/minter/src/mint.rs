@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mssm_domain::{Random, SecretText, Timestamp, Ttl, generate_base62};
-use mssm_messages::BarrierError;
 use mssm_messages::engine::{Create, CreateError, Created, EngineError, Extend, Prepare, Prepared};
+use mssm_messages::{BarrierError, failpoint};
 use tokio::time::Instant;
 
 use crate::book::{Book, Role, Target, damaged};
@@ -100,13 +100,16 @@ pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, Crea
     let mut tries = 0;
     loop {
         tries += 1;
+        failpoint::here("mint.before_session");
         let session = mint.target.mint.lend().await;
         let session = session.map_err(|error| certain(EngineError::Unavailable(error.public())))?;
         check_server(&mint.target, &session.facts).map_err(certain)?;
         let (sql, lengths) = mint.sql(&session.facts).map_err(certain)?;
         book.begin(&msg.lease, session.facts.backend.clone());
+        failpoint::here("mint.before_sql");
         // EXPOSE: the statements go to the database.
         let result = session.run(sql.expose()).await;
+        failpoint::here("mint.after_sql");
         if let Err(DbError::Lost) = result {
             let text = "the database server did not answer in time; the login is being taken back";
             let error = EngineError::Unavailable(text.to_owned());
@@ -316,7 +319,10 @@ pub(crate) async fn extend(book: &Book, msg: Extend) -> Result<(), EngineError> 
         check_server(&target, &session.facts)?;
         let end = expiration(&session.facts, msg.expires_at);
         let sql = extending(&credential, &end)?;
-        match session.run(&sql).await {
+        failpoint::here("renew.before_sql");
+        let extended = session.run(&sql).await;
+        failpoint::here("renew.after_sql");
+        match extended {
             Ok(_) => return Ok(()),
             Err(error) if error.is_transient() && tries < TRIES => {
                 drop(session);

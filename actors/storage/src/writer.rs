@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mssm_messages::Letter;
+use mssm_messages::failpoint;
 use mssm_messages::storage::{Commit, StorageError, Write};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
@@ -139,8 +140,10 @@ impl Writer {
         if let Some(cause) = &self.poison {
             return Err(StorageError::Poisoned(cause.clone()));
         }
+        failpoint::here("store.before_commit");
         let applied = catch_unwind(AssertUnwindSafe(|| self.backend.apply(group)))
             .unwrap_or_else(|_| Err(StorageError::Unknown("the storage panicked".to_owned())));
+        failpoint::here("store.after_commit");
         match applied {
             Ok(answers) => {
                 self.stats.commits.fetch_add(1, Ordering::Relaxed);

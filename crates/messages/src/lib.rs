@@ -10,6 +10,7 @@ pub mod access;
 pub mod audit;
 mod barrier;
 pub mod engine;
+pub mod failpoint;
 mod guard;
 pub mod keys;
 pub mod kv;

@@ -10,4 +10,4 @@ pub(crate) use client::{Answer, Client};
 pub(crate) use database::{CREATE, Database, Login};
 
 pub(crate) use server::{Options, Server, free_port, write_private};
-pub(crate) use wait::{Stopwatch, eventually, skipped, stays};
+pub(crate) use wait::{Stopwatch, eventually, pass, skipped, stays};

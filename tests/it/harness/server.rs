@@ -63,6 +63,7 @@ pub(crate) struct Server {
     certificate: Vec<u8>,
     pub(crate) shares: Vec<String>,
     pub(crate) root_token: String,
+    failpoint: Option<String>,
 }
 
 impl Server {
@@ -77,6 +78,7 @@ impl Server {
             certificate: Vec::new(),
             shares: Vec::new(),
             root_token: String::new(),
+            failpoint: None,
         };
         for (name, text) in &server.options.files {
             write_private(&server.path(name), text);
@@ -213,6 +215,24 @@ impl Server {
         }
     }
 
+    /// Starts it to end at a fail-point; false if it did before it answered.
+    pub(crate) fn again_until(&mut self, failpoint: &str) -> bool {
+        self.failpoint = Some(failpoint.to_owned());
+        let answers = self.spawn().is_ok();
+        self.failpoint = None;
+        answers
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        let Some(child) = &mut self.child else { return None };
+        let ended = child.try_wait().expect("its state");
+        if ended.is_some() {
+            self.child = None;
+        }
+        ended
+    }
+
     /// Starts it though it cannot; its exit and its words.
     pub(crate) fn fails_to_start(&mut self) -> (ExitStatus, String) {
         self.child = None;
@@ -287,6 +307,7 @@ impl Server {
             .arg("--config")
             .arg(self.path("mssm.toml"))
             .env_clear()
+            .envs(self.failpoint.as_ref().map(|point| ("MSSM_FAILPOINT", point)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)

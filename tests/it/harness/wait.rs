@@ -37,6 +37,12 @@ fn pause() {
     std::thread::sleep(PAUSE);
 }
 
+/// Lets a span pass, as in a kill at a random moment.
+#[expect(clippy::disallowed_methods, reason = "a moment of another process, in real time")]
+pub(crate) fn pass(span: Duration) {
+    std::thread::sleep(span);
+}
+
 /// Says that something cannot be tested on this machine, where `scripts/test` finds it as well.
 pub(crate) fn skipped(what: &str) {
     use std::io::Write;

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use mssm_messages::failpoint;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{AuditBackend, Blocked, Found};
@@ -141,13 +142,17 @@ impl AuditBackend for FileBackend {
         let Some(open) = &mut self.open else {
             return Err(Blocked(format!("{path} is not open")));
         };
+        failpoint::here("audit.before_write");
         if let Err(error) = open.file.write_all_at(lines, open.length) {
             // What came through of the batch must not stay: the next one begins in its place.
             let cut = open.file.set_len(open.length);
             let undone = if cut.is_err() { ", and its beginning could not be undone" } else { "" };
             return Err(Blocked(format!("cannot write {path}: {error}{undone}")));
         }
-        if let Err(error) = open.file.sync_data() {
+        failpoint::here("audit.before_sync");
+        let synced = open.file.sync_data();
+        failpoint::here("audit.after_sync");
+        if let Err(error) = synced {
             // After a failed sync the kernel may have dropped the pages: nothing is known any more.
             let reason = format!("cannot sync {path}: {error}; check the disk, then restart");
             self.poisoned = Some(reason.clone());

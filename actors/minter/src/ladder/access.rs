@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use mssm_messages::failpoint;
+
 use super::{Case, Ladder, Verdicts, words};
 use crate::engine::{DbError, Row};
 use crate::mint::{grant_to_us, pause};
@@ -32,7 +34,9 @@ impl Ladder {
             // Rung 1 says whether it stands in the way.
             tracing::warn!(why, "a prepared transaction of a login could not be rolled back");
         }
+        failpoint::here("revoke.before_bar");
         let (barred, open) = self.bar_all(cases, verdicts).await;
+        failpoint::here("revoke.after_bar");
         // Whoever can still begin a session loses at least those that there are.
         if let Err(why) = self.end_sessions(&open).await {
             tracing::warn!(why, "sessions of logins that could not be barred go on");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use mssm_messages::engine::Outcome;
+use mssm_messages::failpoint;
 
 use super::{Case, Ladder, Verdicts, words};
 use crate::engine::DbError;
@@ -155,7 +156,10 @@ impl Ladder {
             let _ = writeln!(sql, "REASSIGN OWNED BY {name} TO {};", identifier(owner));
         }
         let _ = write!(sql, "DROP OWNED BY {name}");
-        self.insist(session, &sql).await
+        failpoint::here("revoke.before_hand_over");
+        let handed = self.insist(session, &sql).await;
+        failpoint::here("revoke.after_hand_over");
+        handed
     }
 
     async fn insist(&self, session: &Live, sql: &str) -> Result<(), DbError> {
@@ -178,7 +182,10 @@ impl Ladder {
             return;
         }
         let names = identifiers(cases.iter().map(Case::login));
-        if self.session.run(&format!("DROP ROLE {names}")).await.is_ok() {
+        failpoint::here("revoke.before_drops");
+        let dropped = self.session.run(&format!("DROP ROLE {names}")).await;
+        failpoint::here("revoke.after_drops");
+        if dropped.is_ok() {
             for case in cases {
                 self.book.settle(&case.lease);
                 verdicts.set(case, Outcome::Gone);
@@ -193,7 +200,10 @@ impl Ladder {
 
     async fn drop_one(&self, case: &Case) -> Outcome {
         let sql = format!("DROP ROLE {}", identifier(case.login()));
-        match self.insist(&self.session, &sql).await {
+        failpoint::here("revoke.before_drop");
+        let dropped = self.insist(&self.session, &sql).await;
+        failpoint::here("revoke.after_drop");
+        match dropped {
             Ok(()) => {}
             Err(error) if error.code() == NO_SUCH_ROLE => {}
             Err(error) => return Outcome::AccessEnded(words(error)),

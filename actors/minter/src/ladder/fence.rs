@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mssm_domain::BootId;
+use mssm_messages::failpoint;
 
 use super::{Case, Ladder, words};
 use crate::pool::Backend;
@@ -28,14 +29,19 @@ impl Ladder {
              COMMENT ON ROLE {name} IS {}",
             literal(&case.marker)
         );
-        match self.session.run(&fence).await {
+        failpoint::here("fence.before_create");
+        let fenced = self.session.run(&fence).await;
+        failpoint::here("fence.after_create");
+        match fenced {
             Ok(_) => {}
             Err(error) if DUPLICATES.contains(&error.code()) => return Ok(true),
             Err(error) => return Err(words(error)),
         }
         // None of them can have come back: a mint is sent once. A last look before it goes.
         self.end_backends(&backends).await?;
+        failpoint::here("fence.before_drop");
         self.session.run(&format!("DROP ROLE {name}")).await.map_err(words)?;
+        failpoint::here("fence.after_drop");
         self.book.settle(&case.lease);
         Ok(false)
     }

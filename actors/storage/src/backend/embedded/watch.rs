@@ -10,6 +10,7 @@ use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mssm_messages::failpoint;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError};
 
@@ -115,12 +116,16 @@ impl redb::StorageBackend for WatchedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        failpoint::here("store.before_sync");
         let result = self.file.sync_data().inspect(|()| self.watch.synced());
+        failpoint::here("store.after_sync");
         result.inspect_err(|error| self.watch.failed(Failure::Sync(error.to_string())))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        failpoint::here("store.before_write");
         let result = self.file.write(offset, data).inspect(|()| self.watch.wrote(offset));
+        failpoint::here("store.after_write");
         result.inspect_err(|error| self.write_failed(error))
     }
 

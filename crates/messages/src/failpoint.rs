@@ -1,0 +1,85 @@
+//! Places where a test may end the process, and faults that a test may plant. A release build has
+//! neither: both are compiled in with `debug_assertions` only.
+//!
+//! To add a place: call [`here`] with a name of its own, `path.step`, before and after what is
+//! waited for, written or synced. `tests/it/kills.rs` finds the names in the sources and kills the
+//! real program at each; one whose path its load does not walk is named there.
+
+/// A rule that a test breaks, to see that its search finds what then goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A login is made before its lease is stored.
+    CredentialFirst,
+    /// A login is removed while its sessions go on.
+    SessionsLeft,
+    /// A revocation that failed a few times is not tried again.
+    GivenUp,
+}
+
+#[cfg(debug_assertions)]
+mod compiled_in {
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Fault;
+
+    struct Plan {
+        name: String,
+        passes: AtomicU64,
+    }
+
+    /// What `MSSM_FAILPOINT` says: a name, and after a colon at which pass (the first if not told).
+    fn plan() -> Option<&'static Plan> {
+        static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+        PLAN.get_or_init(|| {
+            #[expect(clippy::disallowed_methods, reason = "how a test says where to end")]
+            let text = std::env::var("MSSM_FAILPOINT").ok()?;
+            let (name, passes) = text.split_once(':').unwrap_or((&text, "1"));
+            let passes = AtomicU64::new(passes.parse().unwrap_or(1));
+            Some(Plan { name: name.to_owned(), passes })
+        })
+        .as_ref()
+    }
+
+    /// Ends the process at once, if it was told to end here: nothing is unwound or flushed.
+    pub fn here(name: &str) {
+        if let Some(plan) = plan()
+            && plan.name == name
+            && plan.passes.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            std::process::abort();
+        }
+    }
+
+    thread_local! {
+        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// Plants a fault on this thread, or takes it away.
+    pub fn plant(fault: Option<Fault>) {
+        PLANTED.set(fault);
+    }
+
+    /// True if this fault is planted on this thread.
+    pub fn is_planted(fault: Fault) -> bool {
+        PLANTED.get() == Some(fault)
+    }
+}
+
+#[cfg(debug_assertions)]
+pub use compiled_in::{here, is_planted, plant};
+
+/// Does nothing in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "so that not even the name is left in the program")]
+pub const fn here(_name: &str) {}
+
+/// Nothing is planted in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "so that the faulty way is not in the program")]
+pub const fn is_planted(_fault: Fault) -> bool {
+    false
+}
