@@ -17,6 +17,37 @@ pub(crate) enum DbCommand {
     /// Roles: which SQL makes a login, and how long it lives
     #[command(subcommand)]
     Role(EntryCommand),
+    /// Static roles: users that stay, whose passwords change by a plan
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  mssm db static-role write app db_name=main username=app rotation_period=24h
+  mssm db static-role write app db_name=main usernames=app_blue,app_green \\
+      rotation_schedule='0 3 * * *'          two users that take turns: no login is ever refused
+  mssm db static-creds app
+  mssm db rotate-role app"
+    )]
+    StaticRole(EntryCommand),
+    /// Get the password of a static role
+    StaticCreds(Named),
+    /// Change the password of a static role now
+    RotateRole {
+        #[command(flatten)]
+        named: Named,
+        /// Also if the other user of a pair was handed out less than a period ago
+        #[arg(long)]
+        force: bool,
+    },
+    /// Change the password of a connection's own user, to one that only the server knows
+    #[command(
+        after_help = "Connections that log in to the same server as the same user change together.
+Nobody can read the new password: keep another superuser of the database.
+
+Examples:
+  mssm db rotate-root main
+  mssm db config write main rotation_period=720h       changes it by itself from now on"
+    )]
+    RotateRoot(Named),
     /// Get a new login for a role
     #[command(after_help = "Examples:
   mssm db creds app
@@ -79,6 +110,20 @@ pub(crate) fn run(command: &DbCommand, session: &mut Session<'_>) -> Result<(), 
     match command {
         DbCommand::Config(command) => entry("config", command, session),
         DbCommand::Role(command) => entry("roles", command, session),
+        DbCommand::StaticRole(command) => entry("static-roles", command, session),
+        DbCommand::StaticCreds(named) => session.show(&Call::read(&named.path("static-creds"))),
+        DbCommand::RotateRole { named, force } => {
+            let mut body = Map::new();
+            if *force {
+                body.insert("force".to_owned(), Value::Bool(true));
+            }
+            let call = Call::write(&named.path("rotate-role"), Value::Object(body));
+            session.carry_out(&call, "Success! The password was changed")
+        }
+        DbCommand::RotateRoot(named) => {
+            let call = Call::write(&named.path("rotate-root"), Value::Object(Map::new()));
+            session.carry_out(&call, "Success! The password was changed")
+        }
         DbCommand::Creds(named) => session.show(&Call::read(&named.path("creds"))),
     }
 }
@@ -141,6 +186,12 @@ mod tests {
         assert_eq!(asked(&DbCommand::Creds(named("db"))), "GET /v1/db/creds/app");
         let read = DbCommand::Config(EntryCommand::Read(named("/pg/")));
         assert_eq!(asked(&read), "GET /v1/pg/config/app");
+        let read = DbCommand::StaticRole(EntryCommand::Read(named("db")));
+        assert_eq!(asked(&read), "GET /v1/db/static-roles/app");
+        assert_eq!(asked(&DbCommand::StaticCreds(named("db"))), "GET /v1/db/static-creds/app");
+        let rotate = DbCommand::RotateRole { named: named("db"), force: true };
+        assert_eq!(asked(&rotate), r#"PUT /v1/db/rotate-role/app {"force":true}"#);
+        assert_eq!(asked(&DbCommand::RotateRoot(named("db"))), "PUT /v1/db/rotate-root/app {}");
         let list = DbCommand::Role(EntryCommand::List { mount: "db".to_owned() });
         assert_eq!(asked(&list), "LIST /v1/db/roles");
     }

@@ -84,6 +84,13 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "db/roles/a"),
     ("DELETE", "db/roles/a"),
     ("GET", "db/creds/a"),
+    ("POST", "db/rotate-root/a"),
+    ("GET", "db/static-roles/a"),
+    ("LIST", "db/static-roles"),
+    ("POST", "db/static-roles/a"),
+    ("DELETE", "db/static-roles/a"),
+    ("GET", "db/static-creds/a"),
+    ("POST", "db/rotate-role/a"),
 ];
 
 /// What is answered without a token. This list may only shrink.

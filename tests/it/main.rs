@@ -34,6 +34,8 @@ mod policies;
 #[cfg(test)]
 mod rooms;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod seal;
 #[cfg(test)]
 mod tokens;

@@ -12,7 +12,7 @@ use mssm_messages::audit::{Append, ReadStatus};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
 use mssm_messages::mounts::MountPorts;
-use mssm_messages::{Port, PortError, lease, minter, seal};
+use mssm_messages::{Port, PortError, lease, minter, rotation, seal};
 
 use crate::error::{Refusal, unreachable};
 use crate::limits::Gate;
@@ -109,6 +109,20 @@ ports! {
         list_roles: minter::ListRoles,
         /// Removes a role.
         delete_role: minter::DeleteRole,
+        /// Changes a connection's own password.
+        rotate_root: rotation::RotateRoot,
+        /// Stores a static role.
+        write_static_role: rotation::WriteStaticRole,
+        /// Reads a static role.
+        read_static_role: rotation::ReadStaticRole,
+        /// Lists static roles.
+        list_static_roles: rotation::ListStaticRoles,
+        /// Forgets a static role.
+        delete_static_role: rotation::DeleteStaticRole,
+        /// Reads a static role's password.
+        read_static_credentials: rotation::ReadStaticCredentials,
+        /// Changes a static role's password.
+        rotate_static_role: rotation::RotateStaticRole,
     }
 }
 

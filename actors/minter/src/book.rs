@@ -18,6 +18,7 @@ use crate::engine::Dialer;
 use crate::pool::{Backend, Facts, Sessions};
 use crate::record::{ConnectionRecord, RecordError, RoleRecord, decode, encode};
 use crate::rolecheck::says;
+use crate::rotation::Agenda;
 use crate::spec::{Lane, Spec, application_name};
 use crate::statements::split_all;
 
@@ -95,6 +96,8 @@ pub(crate) struct Book {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) leases: Port<CountTarget>,
+    /// Which passwords are due to change.
+    pub(crate) agenda: Agenda,
     state: RefCell<State>,
 }
 
@@ -151,7 +154,8 @@ impl Book {
         random: Arc<dyn Random>,
         dialer: Arc<dyn Dialer>,
     ) -> Self {
-        Self { boot, barrier, clock, random, dialer, leases, state: RefCell::default() }
+        let (agenda, state) = (Agenda::default(), RefCell::default());
+        Self { boot, barrier, clock, random, dialer, leases, agenda, state }
     }
 
     /// Begins to serve a store.
@@ -161,6 +165,7 @@ impl Book {
 
     /// Forgets every secret and closes every session.
     pub(crate) fn close(&self) {
+        self.agenda.clear();
         let mut state = self.state.borrow_mut();
         state.cluster = None;
         state.changes += 1;
@@ -194,6 +199,7 @@ impl Book {
 
     /// Forgets everything of a mount.
     pub(crate) fn forget_mount(&self, mount: MountId) {
+        self.agenda.remove_mount(mount);
         let mut state = self.state.borrow_mut();
         state.changes += 1;
         state.roles.retain(|(of, _), _| *of != mount);

@@ -14,7 +14,9 @@ use crate::book::{Book, connection_path, damaged};
 use crate::dsn::masked;
 use crate::pool::Live;
 use crate::record::{ConnectionRecord, encode};
+use crate::rolecheck::check_rotation;
 use crate::roles;
+use crate::rotation::{Key, RootRotation, root, statics};
 use crate::spec::{Lane, Spec, application_name};
 
 /// The one kind of database there is.
@@ -30,14 +32,20 @@ pub(crate) async fn write(
     let cluster = book.cluster()?;
     let (mount, name) = (msg.mount, msg.name.as_str());
     let path = connection_path(mount, name);
+    let mut patch = msg.patch;
+    let _turn = root::turn_for(book, &patch).await?;
     let stored = book.read::<ConnectionRecord>(&path).await?;
     let (over, mut record) = match stored {
         Some((_, record)) if record.managed => return Err(managed("connection")),
         Some((version, record)) => (version, record),
         None => (0, ConnectionRecord::new(generate_id(book))),
     };
-    let verifies = msg.patch.verify_connection != Some(false);
-    let mut warnings = apply(&mut record, msg.patch)?;
+    let verifies = patch.verify_connection != Some(false);
+    let superseded = root::apply(book, &mut record, &mut patch)?;
+    let mut warnings = apply(&mut record, patch)?;
+    if !record.rotation.plan.is_empty() {
+        root::check(name, &record)?;
+    }
     let application = application_name(cluster, book.boot, Lane::Mint);
     let spec = Spec::new(&record, &application, Lane::Mint).map_err(EngineError::Invalid)?;
     let mut leaving = None;
@@ -49,6 +57,9 @@ pub(crate) async fn write(
                 "error creating database object: error verifying connection: {why}"
             ))
         })?;
+        if let Some(pending) = superseded {
+            root::supersede(book, &record, &live, &pending).await?;
+        }
         let seen = live.facts.system_identifier;
         if leads_elsewhere(&record, seen.as_deref()) {
             leaving = Some(book.leave(mount, name)?);
@@ -64,6 +75,7 @@ pub(crate) async fn write(
     }
     book.write(path, over, &record).await?;
     book.forget_connection(mount, name);
+    root::plan(book, mount, name, &record);
     drop(leaving);
     Ok(warnings)
 }
@@ -112,6 +124,8 @@ fn apply(
     if let Some(key) = patch.tls_key {
         record.tls_key = key.into_text().or_else(|_| invalid("private_key is not PEM"))?;
     }
+    check_rotation(&record.root_rotation_statements, "root_rotation_statements")
+        .map_err(EngineError::Invalid)?;
     if record.plugin_name.is_empty() {
         return invalid("empty plugin name");
     }
@@ -152,7 +166,9 @@ pub(crate) async fn read(
     book.cluster()?;
     let path = connection_path(msg.mount, msg.name.as_str());
     let (_, record) = book.read::<ConnectionRecord>(&path).await?.ok_or(EngineError::NotFound)?;
+    let rotation = root::view(&record);
     Ok(ConnectionView {
+        rotation,
         plugin_name: record.plugin_name,
         // EXPOSE: shown without a password that is written into it.
         connection_url: masked(record.connection_url.expose()),
@@ -196,8 +212,14 @@ pub(crate) async fn delete(book: &Rc<Book>, msg: DeleteConnection) -> Result<(),
             "{count} leases need this connection to be revoked: revoke them first"
         )));
     }
+    if let Some(role) = statics::on_connection(book, msg.mount, msg.name.as_str()).await?.first() {
+        return Err(EngineError::Invalid(format!(
+            "the static role \"{role}\" needs this connection: delete it first"
+        )));
+    }
     book.barrier.commit(Changes::new().delete(path)).await?;
     book.forget_connection(msg.mount, msg.name.as_str());
+    book.agenda.remove(&Key::root(msg.mount, msg.name.as_str()));
     Ok(())
 }
 
@@ -241,6 +263,9 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
         let mut record = ConnectionRecord::new(before_it.id);
         (record.system_identifier, record.managed) = (before_it.system_identifier, true);
         patch.password.get_or_insert(before_it.password);
+        // Of what a rotation left, the passwords: one of them may be the one that holds.
+        let RootRotation { pending, previous, .. } = before_it.rotation;
+        record.rotation = RootRotation { pending, previous, ..RootRotation::default() };
         let application = application_name(cluster, book.boot, Lane::Mint);
         let told = apply(&mut record, patch);
         let told = told.map_err(|error| of_file("connection", name.as_str(), &error))?;

@@ -88,6 +88,12 @@ impl Dsn {
         written.map(SecretText::duplicate).or_else(field)
     }
 
+    /// True if the text spells a password out.
+    pub(crate) fn spells_password(&self) -> bool {
+        // EXPOSE: compared with the placeholder.
+        self.password.as_ref().is_some_and(|text| text.expose() != "{{password}}")
+    }
+
     /// How the connection is protected.
     ///
     /// Where the text does not say, certificate and name are checked, except on this very machine

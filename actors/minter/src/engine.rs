@@ -8,6 +8,9 @@ use futures_util::future::BoxFuture;
 
 use crate::spec::Spec;
 
+/// SQLSTATE of a login that was refused for its password.
+pub(crate) const WRONG_PASSWORD: &str = "28P01";
+
 /// One row of an answer, as text; `None` is NULL.
 pub(crate) type Row = Vec<Option<String>>;
 

@@ -1,4 +1,4 @@
-//! Database credentials: connections, roles, pools, the revocation ladder.
+//! Database credentials: connections, roles, pools, the revocation ladder, rotation of passwords.
 //!
 //! Holds the definitions of connections and roles (in memory only what is in use, and nothing while
 //! sealed) and the pools to the databases. Knows nothing of leases but their ids, and nothing of
@@ -6,7 +6,8 @@
 //!
 //! Invariants: a login is made only in the one transaction that also marks it; what went wrong
 //! without a clear word of the database is `in doubt`, and is fenced before it counts as absent;
-//! no login counts as ended by another server's word; no error says a password.
+//! no login counts as ended by another server's word; no error says a password; no password is sent
+//! that is not stored, nor given up while a backend may still set it.
 //!
 //! To add a database: its implementation of `engine::Dialer`, its dialect beside `mint` and `ladder`.
 
@@ -24,6 +25,7 @@ mod quote;
 mod record;
 mod rolecheck;
 mod roles;
+mod rotation;
 mod spec;
 mod statements;
 mod template;

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, Context, Handler, ResponseFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use mssm_domain::{BootId, Clock, Random};
 use mssm_messages::engine::{
     Create, CreateError, Created, DynamicSecretsEngine, EngineError, Extend, Outcome, Prepare,
@@ -14,13 +15,21 @@ use mssm_messages::minter::{
     Configure, ConnectionView, DeleteConnection, DeleteRole, ListConnections, ListRoles,
     ReadConnection, ReadRole, ResetConnection, RoleView, WriteConnection, WriteRole,
 };
+use mssm_messages::rotation::{
+    DeleteStaticRole, ListStaticRoles, ReadStaticCredentials, ReadStaticRole, RotateRoot,
+    RotateStaticRole, StaticCredentials, StaticRoleView, WriteStaticRole,
+};
 use mssm_messages::seal::{Closing, Opened, StageError};
 use mssm_messages::{Barrier, Port, guarded_async};
 
 use crate::book::Book;
 use crate::engine::Dialer;
 use crate::engine::postgres::Postgres;
+use crate::rotation::{self, root, statics};
 use crate::{connections, ladder, mint, roles};
+
+/// How often it is seen which passwords are due.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What a minter is told when it is made.
 pub struct MinterConfig {
@@ -62,6 +71,23 @@ impl Minter {
 
 impl Actor for Minter {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, |_minter, ctx| ctx.notify(Tick));
+    }
+}
+
+/// The minter's word to itself: passwords may be due to change.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Tick;
+
+impl Handler<Tick> for Minter {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _msg: Tick, _ctx: &mut Self::Context) -> Self::Result {
+        Box::pin(rotation::tick(Rc::clone(&self.book)))
+    }
 }
 
 impl SecretsEngine for Minter {}
@@ -108,12 +134,20 @@ handle!(ReadRole, RoleView, roles::read);
 handle!(ListRoles, Vec<String>, roles::list);
 handle!(DeleteRole, (), roles::delete);
 handle!(Configure, Vec<String>, connections::configure);
+handle!(RotateRoot, (), root::rotate);
+handle!(WriteStaticRole, Vec<String>, statics::write);
+handle!(ReadStaticRole, StaticRoleView, statics::read);
+handle!(ListStaticRoles, Vec<String>, statics::list);
+handle!(DeleteStaticRole, (), statics::delete);
+handle!(ReadStaticCredentials, StaticCredentials, statics::credentials);
+handle!(RotateStaticRole, (), statics::rotate);
 
 impl Handler<Opened> for Minter {
     type Result = Result<(), StageError>;
 
     fn handle(&mut self, msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
         self.book.open(msg.cluster);
+        actix_rt::spawn(rotation::scan(Rc::clone(&self.book)));
         Ok(())
     }
 }

@@ -4,6 +4,8 @@ use mssm_domain::{ConnectionId, MountId, SecretBytes, SecretText};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::rotation::RootRotation;
+
 /// The version that is written; others are not read.
 const VERSION: u8 = 1;
 
@@ -41,6 +43,8 @@ pub(crate) struct ConnectionRecord {
     pub(crate) managed: bool,
     /// Which server this is, by PostgreSQL's own word, once it has been seen.
     pub(crate) system_identifier: Option<String>,
+    #[serde(default, skip_serializing_if = "RootRotation::is_empty")]
+    pub(crate) rotation: RootRotation,
 }
 
 impl ConnectionRecord {
@@ -63,6 +67,7 @@ impl ConnectionRecord {
             root_rotation_statements: Vec::new(),
             managed: false,
             system_identifier: None,
+            rotation: RootRotation::default(),
         }
     }
 }

@@ -34,6 +34,20 @@ pub(crate) fn check_later(texts: &[String], field: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks statements that change the password of a user that is there.
+pub(crate) fn check_rotation(texts: &[String], field: &str) -> Result<(), String> {
+    let statements = split(texts, field)?;
+    for (index, statement) in statements.iter().enumerate() {
+        check_session(&words(statement))
+            .and_then(|()| check_template(statement, true))
+            .map_err(|error| at(index, field, &error))?;
+    }
+    if !statements.is_empty() && !statements.iter().any(|text| mentions(text, "password")) {
+        return Err(format!("{field}: no statement has {{{{password}}}}"));
+    }
+    Ok(())
+}
+
 /// True if some statement has these words in a row, outside quotes and comments.
 pub(crate) fn says(statements: &[String], phrase: &[&str]) -> bool {
     statements.iter().any(|statement| {

@@ -1,6 +1,6 @@
 //! What it takes to open a session: made once of a connection's definition.
 
-use mssm_domain::{BootId, ClusterId};
+use mssm_domain::{BootId, ClusterId, SecretText};
 use rustls::ClientConfig;
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
@@ -14,6 +14,8 @@ use crate::tls::{self, Material};
 pub(crate) enum Lane {
     /// Making and extending logins.
     Mint,
+    /// Changing passwords of users that stay.
+    Rotate,
     /// Ending them; never waits behind making.
     Revoke,
 }
@@ -21,6 +23,9 @@ pub(crate) enum Lane {
 /// All that a [`crate::engine::Dialer`] needs.
 pub(crate) struct Spec {
     pub(crate) config: Config,
+    /// Tried if the server refuses the password in `config`: one of them may hold while, or since, it
+    /// was changed.
+    pub(crate) others: Vec<SecretText>,
     pub(crate) tls: Option<ClientConfig>,
     /// Run first in every session.
     pub(crate) settings: String,
@@ -33,6 +38,7 @@ pub(crate) fn application_name(cluster: ClusterId, boot: BootId, lane: Lane) -> 
     let cluster = cluster.uuid().simple().to_string();
     let lane = match lane {
         Lane::Mint => 'm',
+        Lane::Rotate => 'p',
         Lane::Revoke => 'r',
     };
     let cluster = cluster.get(..16).unwrap_or_default();
@@ -54,9 +60,13 @@ impl Spec {
         }
         let user = dsn.username(&record.username).ok_or("no username")?;
         config.user(user.clone()).dbname(dsn.database.clone().unwrap_or(user));
+        let mut others = Vec::new();
         if let Some(password) = dsn.password(&record.password) {
             // EXPOSE: the driver logs in with it.
             config.password(password.expose());
+            // EXPOSE: compared, so that none is tried twice.
+            let differs = |other: &&SecretText| other.expose() != password.expose();
+            others.extend(record.rotation.others().filter(differs).map(SecretText::duplicate));
         }
         if let Some(options) = &dsn.options {
             config.options(options);
@@ -74,7 +84,15 @@ impl Spec {
             .application_name(application)
             .connect_timeout(std::time::Duration::from_secs(5))
             .keepalives_idle(std::time::Duration::from_secs(30));
-        Ok(Self { config, tls, settings: settings(lane) })
+        Ok(Self { config, others, tls, settings: settings(lane) })
+    }
+
+    /// The same, with this password and no other.
+    pub(crate) fn with_only(mut self, password: &SecretText) -> Self {
+        // EXPOSE: the driver logs in with it.
+        self.config.password(password.expose());
+        self.others.clear();
+        self
     }
 }
 
@@ -84,7 +102,7 @@ impl Spec {
 /// finds out fast that it is blocked. `standard_conforming_strings`: our quoting holds.
 fn settings(lane: Lane) -> String {
     let lock_timeout_ms = match lane {
-        Lane::Mint => 5_000,
+        Lane::Mint | Lane::Rotate => 5_000,
         Lane::Revoke => 500,
     };
     format!(

@@ -4,4 +4,6 @@ mod definitions;
 mod fake;
 mod real;
 mod revoking;
+mod rotation;
+mod statics;
 mod tls;

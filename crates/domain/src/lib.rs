@@ -5,6 +5,7 @@
 //!
 //! To add a word: give it a module, parse in its constructor, print nothing secret in its `Debug`.
 
+mod cron;
 mod document;
 mod error;
 mod expiry;
@@ -18,6 +19,7 @@ mod secret;
 mod time;
 mod token;
 
+pub use cron::Cron;
 pub use document::Document;
 pub use error::{ErrorKind, Fault};
 pub use expiry::ExpiryIndex;

@@ -6,6 +6,7 @@ use actix::Message;
 use mssm_domain::{ConnectionName, MountId, RoleName, SecretBytes, SecretText, Ttl};
 
 use crate::engine::EngineError;
+use crate::rotation::{PlanPatch, RootRotationView};
 
 /// How a connection to a database server is protected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub struct ConnectionPatch {
     pub root_rotation_statements: Option<Vec<String>>,
     /// The template of user names; empty for the built-in one.
     pub username_template: Option<String>,
+    /// When the password changes by itself.
+    pub plan: PlanPatch,
+    /// True to leave that plan aside.
+    pub disable_automated_rotation: Option<bool>,
     /// True to connect before it is stored (the default).
     pub verify_connection: Option<bool>,
 }
@@ -80,6 +85,8 @@ pub struct ConnectionView {
     pub root_rotation_statements: Vec<String>,
     /// The template of user names.
     pub username_template: String,
+    /// What is known of the changes of its password.
+    pub rotation: RootRotationView,
     /// True if the server's configuration file defines it.
     pub managed_by_configuration: bool,
 }

@@ -8,6 +8,7 @@ use mssm_messages::minter::{
     ReadConnection, ReadRole, ResetConnection, RolePatch, RoleView, WriteConnection, WriteRole,
 };
 
+use super::rotations;
 use crate::answer::{Answer, LeasePart};
 use crate::body::Body;
 use crate::call::Verb;
@@ -38,6 +39,9 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
             ask(&minter.reset_connection, ResetConnection { mount, name }, FAR).await?;
             Ok(Answer::done())
         }
+        ("static-roles" | "static-creds" | "rotate-role" | "rotate-root", name, _) => {
+            rotations::answer(visit, head, name).await
+        }
         ("config" | "roles" | "creds" | "reset", _, _) => Err(Refusal::unsupported_operation()),
         _ => Err(Refusal::unsupported_path()),
     }
@@ -66,7 +70,7 @@ pub(crate) async fn exists(
 }
 
 /// Names, or a plain 404 if there is none.
-fn keys(names: Vec<String>) -> Answer {
+pub(super) fn keys(names: Vec<String>) -> Answer {
     if names.is_empty() { Refusal::not_found().into_answer() } else { Answer::keys(names) }
 }
 
@@ -115,6 +119,8 @@ fn patch(body: &Body) -> Result<ConnectionPatch, Refusal> {
             None => body.statements("root_credentials_rotate_statements")?,
         },
         username_template: body.text("username_template")?,
+        plan: rotations::plan(body)?,
+        disable_automated_rotation: body.flag("disable_automated_rotation")?,
         verify_connection: body.flag("verify_connection")?,
     })
 }
@@ -135,7 +141,7 @@ fn show(view: &ConnectionView) -> Object {
         .text("plugin_name", &view.plugin_name)
         .text("plugin_version", "")
         .texts("root_credentials_rotate_statements", &view.root_rotation_statements);
-    managed(object, view.managed_by_configuration)
+    managed(rotations::show_root(object, &view.rotation), view.managed_by_configuration)
 }
 
 fn managed(object: Object, by_configuration: bool) -> Object {

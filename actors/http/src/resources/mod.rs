@@ -7,6 +7,7 @@ mod leases;
 mod metrics;
 mod mounts;
 mod policies;
+mod rotations;
 mod seal;
 mod sys;
 mod tokens;
@@ -142,6 +143,7 @@ pub(crate) async fn exists(
         (EngineKind::Database, "config" | "roles") => {
             database::exists(worker, mount.id, head == "roles", tail).await
         }
+        (EngineKind::Database, "static-roles") => rotations::exists(worker, mount.id, tail).await,
         (EngineKind::Database | EngineKind::System | EngineKind::Token, _) => Ok(true),
     }
 }

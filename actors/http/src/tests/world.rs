@@ -441,6 +441,13 @@ fn minter() -> MinterPorts {
         read_role: nobody().into(),
         list_roles: fake(|_| Ok(vec!["app".to_owned()])).into(),
         delete_role: nobody().into(),
+        rotate_root: nobody().into(),
+        write_static_role: nobody().into(),
+        read_static_role: nobody().into(),
+        list_static_roles: nobody().into(),
+        delete_static_role: nobody().into(),
+        read_static_credentials: nobody().into(),
+        rotate_static_role: nobody().into(),
     }
 }
 

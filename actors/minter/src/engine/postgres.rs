@@ -9,10 +9,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::error::ErrorPosition;
-use tokio_postgres::{Client, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DbError, Dialer, Refusal, Row, Session};
+use super::{DbError, Dialer, Refusal, Row, Session, WRONG_PASSWORD};
 use crate::spec::Spec;
 
 /// How long one text of SQL may take until the session is given up.
@@ -32,7 +32,7 @@ impl Dialer for Postgres {
         database: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, DbError>> {
         let work = async move {
-            let dialing = tokio::time::timeout(CONNECT_DEADLINE, dial(spec, database));
+            let dialing = tokio::time::timeout(CONNECT_DEADLINE, dial_any(spec, database));
             let late = |_| DbError::Unreachable("no answer in time".to_owned());
             let session = dialing.await.map_err(late)??;
             Ok(Box::new(session) as Box<dyn Session>)
@@ -41,8 +41,27 @@ impl Dialer for Postgres {
     }
 }
 
-async fn dial(spec: &Spec, database: Option<&str>) -> Result<PgSession, DbError> {
-    let mut config = spec.config.clone();
+/// Tries one password after the other, as long as it is the password that is refused.
+async fn dial_any(spec: &Spec, database: Option<&str>) -> Result<PgSession, DbError> {
+    let mut tried = dial(spec, spec.config.clone(), database).await;
+    for other in &spec.others {
+        match &tried {
+            Err(error) if error.code() == WRONG_PASSWORD => {}
+            _ => break,
+        }
+        let mut config = spec.config.clone();
+        // EXPOSE: the driver logs in with it.
+        config.password(other.expose());
+        tried = dial(spec, config, database).await;
+    }
+    tried
+}
+
+async fn dial(
+    spec: &Spec,
+    mut config: Config,
+    database: Option<&str>,
+) -> Result<PgSession, DbError> {
     if let Some(database) = database {
         config.dbname(database);
     }
