@@ -16,6 +16,10 @@ import report
 from servers import Failure
 
 CLIENTS = 8
+# How many mint at once, each count over as many connections to PostgreSQL.
+MINTING = (1, 8, 32)
+# Sessions that drop roles when PostgreSQL's own rate is taken: as many as MSSM revokes on.
+DROPPING = 4
 CREATION = [
     "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'",
     "GRANT bench_reader TO \"{{name}}\"",
@@ -33,21 +37,22 @@ def connect(rig):
         url = f"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{postgres.port}/postgres"
         for server in rig.pair():
             client = server.client(server.root_token)
-            client.send("PUT", "db/config/bench", {
-                "plugin_name": "postgresql-database-plugin",
-                "connection_url": f"{url}?sslmode=disable",
-                "username": "mssm_admin",
-                "password": postgres.password,
-                "allowed_roles": ["*"],
-                "max_open_connections": CLIENTS,
-                "max_idle_connections": CLIENTS,
-                "password_authentication": "scram-sha-256",
-            })
+            for clients in MINTING:
+                client.send("PUT", f"db/config/bench-{clients}", {
+                    "plugin_name": "postgresql-database-plugin",
+                    "connection_url": f"{url}?sslmode=disable",
+                    "username": "mssm_admin",
+                    "password": postgres.password,
+                    "allowed_roles": ["*"],
+                    "max_open_connections": clients,
+                    "max_idle_connections": clients,
+                    "password_authentication": "scram-sha-256",
+                })
     return postgres
 
 
-def define(server, name, ttl, **more):
-    body = {"db_name": "bench", "creation_statements": CREATION, "default_ttl": ttl,
+def define(server, name, ttl, clients=CLIENTS, **more):
+    body = {"db_name": f"bench-{clients}", "creation_statements": CREATION, "default_ttl": ttl,
             "max_ttl": ttl, **more}
     server.client(server.root_token).send("PUT", f"db/roles/{name}", body)
 
@@ -77,10 +82,10 @@ def pgbench_script(rig, rounds):
     return file
 
 
-def pgbench(rig, script, seconds):
+def pgbench(rig, script, seconds, clients):
     """PostgreSQL's own rate with the same statements on as many connections."""
     settings = "-c synchronous_commit=on -c lock_timeout=5s -c statement_timeout=9s"
-    command = [machine.pgbench(), "-n", "-f", str(script), "-c", str(CLIENTS), "-j", "1",
+    command = [machine.pgbench(), "-n", "-f", str(script), "-c", str(clients), "-j", "1",
                "-T", str(seconds)]
     environment = {**rig.postgres().environment, "PGOPTIONS": settings}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -92,26 +97,34 @@ def pgbench(rig, script, seconds):
 
 
 def mint(rig, out):
-    """Eight clients, eight connections to PostgreSQL, verifiers of 4,096 rounds."""
+    """As many connections to PostgreSQL as clients; verifiers of 4,096 rounds, and of one."""
     connect(rig)
-    for server in rig.pair():
-        define(server, "minted", "1h")
-    script = pgbench_script(rig, 4096)
-    seconds, count = (2, 1) if rig.quick else (6, 3)
+    for clients in MINTING:
+        measure_minting(rig, out, clients, 4096, report.at_least_times(0.9))
+    measure_minting(rig, out, max(MINTING), 1, report.at_least(2000))
+
+
+def measure_minting(rig, out, clients, rounds, goal):
     mssm, openbao = rig.pair()
+    role = f"minted-{clients}-{rounds}"
+    define(mssm, role, "1h", clients, scram_iterations=rounds)
+    define(openbao, role, "1h", clients)
+    script = pgbench_script(rig, rounds)
+    seconds, count = (2, 1) if rig.quick else (6, 3)
     samples = {"MSSM": [], "PostgreSQL": [], "OpenBao": []}
     details = {"MSSM": [], "OpenBao": []}
     for server in (mssm, openbao):
-        load.run(server, "mint", 1, CLIENTS, "minted")
+        load.run(server, "mint", 1, clients, role)
     for _ in range(count):
-        samples["PostgreSQL"].append(pgbench(rig, script, seconds))
+        samples["PostgreSQL"].append(pgbench(rig, script, seconds, clients))
         for server in (mssm, openbao):
-            found = load.run(server, "mint", seconds, CLIENTS, "minted")
+            found = load.run(server, "mint", seconds, clients, role)
             details[server.name].append(found)
             samples[server.name].append(found["rate"])
-    goal = report.at_least_times(0.8)
-    out.figure("logins minted, 8 clients, 1/s", samples, goal, "PostgreSQL", details)
-    out.figure("  the same beside OpenBao", samples)
+    noun = "client" if clients == 1 else "clients"
+    name = f"logins minted, {clients} {noun}, {rounds:,} rounds, 1/s"
+    out.figure(name, samples, goal, "PostgreSQL", details)
+    out.figure("  the same beside OpenBao (4,096 rounds)", samples)
 
 
 class Watch:
@@ -186,7 +199,46 @@ def drop_old(postgres):
     )
 
 
-def make_leases(server, count, horizon):
+def flood(rig, out):
+    """20,000 leases that end within five seconds, beside what PostgreSQL itself drops in a second."""
+    postgres = connect(rig)
+    mssm, _ = rig.pair()
+    count, horizon = (500, 20) if rig.quick else (20_000, 150)
+    for ttl in range(1, horizon + 1):
+        define(mssm, f"ends-{ttl}", f"{ttl}s", scram_iterations=1)
+    drop_old(postgres)
+    own = drop_rate(postgres, count)
+    ends = make_leases(mssm, count, horizon, spread=5)
+    lateness = {"first": {}, "last": {}, "refused": {}, "gone": {}}
+    watch = watch_end(postgres, mssm, ends, lateness)
+    # From the first end on there is something to drop.
+    rate = count / (max(watch.gone.values()) - min(ends.values()))
+    out.figure(f"{count:,} leases end within 5 s: all logins refused, s late",
+               {"MSSM": [lateness["refused"]["MSSM"]]}, report.at_most(2))
+    out.figure("  all logins closed, s late", {"MSSM": [lateness["last"]["MSSM"]]})
+    out.figure("  roles gone, 1/s", {"MSSM": [rate], "PostgreSQL": [own]},
+               report.at_least_times(0.8), "PostgreSQL")
+
+
+def drop_rate(postgres, count):
+    """How many such roles PostgreSQL drops in a second, each by itself, on four connections."""
+    names = [f"v-own-{number}" for number in range(count)]
+    postgres.run(f"DO $$ BEGIN FOR i IN 0..{count - 1} LOOP EXECUTE format('CREATE ROLE %I LOGIN; "
+                 "GRANT bench_reader TO %I', 'v-own-' || i, 'v-own-' || i); END LOOP; END $$")
+    begun = time.monotonic()
+    sessions = []
+    for part in range(DROPPING):
+        session = subprocess.Popen(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"], text=True,
+                                   env=postgres.environment, stdin=subprocess.PIPE)
+        sql = "".join(f'DROP ROLE "{name}";\n' for name in names[part::DROPPING])
+        threading.Thread(target=session.communicate, args=(sql,)).start()
+        sessions.append(session)
+    if any(session.wait() for session in sessions):
+        raise Failure("psql could not drop the roles that it had made")
+    return count / (time.monotonic() - begun)
+
+
+def make_leases(server, count, horizon, spread=2):
     """Mints over eight connections; the TTL shrinks as time passes, so that all end together."""
     end, ends, errors = time.time() + horizon, {}, []
     numbers = iter(range(count))
@@ -218,8 +270,8 @@ def make_leases(server, count, horizon):
         thread.join()
     if errors:
         raise Failure(errors[0])
-    if max(ends.values()) - min(ends.values()) > 2:
-        raise Failure("the leases do not end within two seconds")
+    if max(ends.values()) - min(ends.values()) > spread:
+        raise Failure(f"the leases do not end within {spread} s")
     return ends
 
 
@@ -247,3 +299,4 @@ def watch_end(postgres, server, ends, lateness):
     lateness["gone"][server.name] = max(watch.gone.values()) - last
     report.say(f"{server.name}: first closed {early:.1f} s, median "
                f"{statistics.median(at - ends[name] for name, at in watch.closed.items()):.1f} s after expiry")
+    return watch

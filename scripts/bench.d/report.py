@@ -15,6 +15,11 @@ def at_most(limit):
     return f"<= {limit}", lambda own, _: own <= limit
 
 
+def at_least(least):
+    """A goal for MSSM's own median."""
+    return f">= {least:,}", lambda own, _: own >= least
+
+
 def at_least_times(least, aim=None):
     """A goal for the ratio of the medians."""
     text = f">= {least} x" + (f", aim {aim} x" if aim else "")
