@@ -148,6 +148,10 @@ fn role(key: &str, raw: raw::Role) -> Result<RolePatch, ConfigError> {
         max_ttl_secs: secs("max_ttl", raw.max_ttl)?,
         owner: raw.owner,
         scram_iterations: raw.scram_iterations,
+        orphan_leases: raw.orphan_leases,
+        reuse_window_secs: secs("reuse_window", raw.reuse_window)?,
+        max_leases: raw.max_leases,
+        max_leases_per_token: raw.max_leases_per_token,
         ..RolePatch::default()
     })
 }

@@ -103,6 +103,10 @@ pub(super) struct Role {
     pub(super) default_ttl: Option<String>,
     pub(super) max_ttl: Option<String>,
     pub(super) scram_iterations: Option<u32>,
+    pub(super) orphan_leases: Option<bool>,
+    pub(super) reuse_window: Option<String>,
+    pub(super) max_leases: Option<u32>,
+    pub(super) max_leases_per_token: Option<u32>,
 }
 
 /// What the environment overrides: `MSSM_SERVER_ADDRESS` and so on.

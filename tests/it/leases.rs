@@ -141,3 +141,66 @@ fn leases_are_counted() {
         |name: &str| metrics.lines().any(|line| line.starts_with(name) && line.ends_with(" 2"));
     assert!(line("mssm_leases_active") || line("mssm_leases{state=\"active\"}"), "{metrics}");
 }
+
+#[test]
+fn a_repeated_request_is_one_login_and_the_same_answer() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let ask = |key| root.send("GET", "db/creds/app", &[("Idempotency-Key", key)], None);
+    let first = ask("one").expect(200);
+    let again = ask("one").expect(200);
+    assert_eq!(first.data(), again.data());
+    assert_eq!(first.text_at("/lease_id"), again.text_at("/lease_id"));
+    assert!(again.number_at("/lease_duration") <= first.number_at("/lease_duration"));
+    assert!(database.accepts(&Login::of(&again)));
+    assert_ne!(ask("two").expect(200).data(), first.data());
+    assert_ne!(root.get("db/creds/app").expect(200).data(), first.data());
+    ask("not a key").refused(400, "Idempotency-Key");
+    // Lease events and answers name one lease; its password stands nowhere.
+    let log: String = server.audit_lines().iter().map(ToString::to_string).collect();
+    assert!(!log.contains(&Login::of(&first).password));
+}
+
+#[test]
+fn a_role_says_how_many_leases_there_may_be_and_whether_they_are_shared() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    root.post("db/roles/app", json!({"max_leases": 2})).expect(204);
+    let logins = [Login::mint(&root, "db/creds/app"), Login::mint(&root, "db/creds/app")];
+    root.get("db/creds/app").refused(429, "max_leases");
+    root.put("sys/leases/revoke", json!({"lease_id": logins[0].lease})).expect(204);
+    eventually("there is room", SOON, || (root.get("db/creds/app").status == 200).then_some(()));
+    let more = json!({"max_leases": 0, "max_leases_per_token": 2, "reuse_window": "10m"});
+    root.post("db/roles/app", more).expect(204);
+    let shown = root.get("db/roles/app").expect(200);
+    assert_eq!(shown.data()["reuse_window"], json!(600));
+    assert_eq!(shown.data()["max_leases_per_token"], json!(2));
+    root.get("db/creds/app").refused(429, "max_leases_per_token");
+    let other = server.with_new_token(json!({"policies": ["root"], "ttl": "1h"}));
+    let first = other.get("db/creds/app").expect(200);
+    assert_eq!(first.data(), other.get("db/creds/app").expect(200).data());
+    root.post("db/roles/app", json!({"reuse_window": "2h"})).refused(400, "reuse_window");
+}
+
+#[test]
+fn an_orphan_lease_outlives_its_token_where_its_role_says_so() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    root.post("db/roles/app", json!({"orphan_leases": true})).expect(204);
+    let token = server.with_new_token(json!({"policies": ["root"], "ttl": "1m"}));
+    let answer = token.get("db/creds/app").expect(200);
+    assert_eq!(answer.number_at("/lease_duration"), 3600);
+    let login = Login::of(&answer);
+    token.post("auth/token/revoke-self", json!({})).expect(204);
+    token.get("auth/token/lookup-self").refused(403, "permission denied");
+    assert!(database.accepts(&login));
+    lookup(&root, &login.lease).expect(200);
+    root.put("sys/leases/revoke", json!({"lease_id": login.lease})).expect(204);
+    eventually("the role is gone", SOON, || (!database.has_role(&login.user)).then_some(()));
+}

@@ -120,6 +120,8 @@ pub(crate) struct Call {
     pub(crate) body: Body,
     /// The token, if one was sent.
     pub(crate) token: Option<SecretText>,
+    /// What makes a repeated request the same one, if it says so.
+    pub(crate) idempotency_key: Option<String>,
     /// Where it came from.
     pub(crate) remote: Option<SocketAddr>,
     /// What the body is said to be.
@@ -155,6 +157,7 @@ impl Call {
             query,
             body: Body::empty(),
             token: token(headers),
+            idempotency_key: idempotency_key(headers)?,
             remote: request.peer_addr(),
             media: Media::of(headers),
         })
@@ -200,6 +203,17 @@ impl Media {
             Some("application/x-www-form-urlencoded") => Self::Form,
             Some(_) => Self::Other,
         }
+    }
+}
+
+/// The key under which a request may be repeated: 1 to 255 visible characters.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let value = value.as_bytes();
+    let visible = value.iter().all(u8::is_ascii_graphic);
+    match std::str::from_utf8(value) {
+        Ok(key) if visible && (1..=255).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Refusal::invalid("Idempotency-Key must be 1 to 255 visible characters")),
     }
 }
 

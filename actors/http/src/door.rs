@@ -75,6 +75,8 @@ ports! {
         issue: lease::Issue,
         /// Moves a lease's end.
         renew: lease::Renew,
+        /// Says that an answer did not arrive.
+        lost: lease::Lost,
         /// Ends a lease.
         revoke: lease::Revoke,
         /// Ends leases by prefix.

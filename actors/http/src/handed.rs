@@ -5,11 +5,11 @@ use std::fmt;
 use actix::Arbiter;
 use mssm_domain::{Accessor, LeaseId};
 use mssm_messages::access::{RevokeToken, TokenRef};
-use mssm_messages::lease::Revoke;
+use mssm_messages::lease::Lost;
 use mssm_messages::{Port, PortError};
 
 enum What {
-    Lease(LeaseId, Port<Revoke>),
+    Lease(LeaseId, Port<Lost>),
     Token(Accessor, Port<RevokeToken>),
 }
 
@@ -19,8 +19,8 @@ pub(crate) struct Handed(Option<What>);
 
 impl Handed {
     /// Watches over a lease.
-    pub(crate) fn lease(lease: LeaseId, revoke: Port<Revoke>) -> Self {
-        Self(Some(What::Lease(lease, revoke)))
+    pub(crate) fn lease(lease: LeaseId, lost: Port<Lost>) -> Self {
+        Self(Some(What::Lease(lease, lost)))
     }
 
     /// Watches over a token.
@@ -46,8 +46,8 @@ impl Drop for Handed {
         let ending = async move {
             let ended: Result<(), String> = match what {
                 What::Lease(lease, port) => {
-                    tracing::warn!(%lease, "the answer was lost, so its lease ends");
-                    flat(port.commit(Revoke { lease, sync: false }).await)
+                    tracing::warn!(%lease, "the answer was lost, so its lease ends unless it is shared or has a key");
+                    flat(port.commit(Lost { lease }).await)
                 }
                 What::Token(accessor, port) => {
                     tracing::warn!(%accessor, "the answer was lost, so its token ends");

@@ -10,9 +10,10 @@ mod revoking;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use mssm_domain::{ConnectionId, ExpiryIndex, LeaseState, MountId, Timestamp};
+use mssm_domain::{ConnectionId, ExpiryIndex, LeaseState, MountId, Timestamp, TokenId};
 
 pub(crate) use self::revoking::{Batch, Reply};
+use crate::holders::Holders;
 use crate::lane::Lane;
 use crate::places::{Place, Places, change};
 
@@ -41,6 +42,7 @@ struct Entry {
     id: Rc<str>,
     ends_at: Timestamp,
     place: u32,
+    holder: u32,
     attempts: u16,
     phase: Phase,
     busy: bool,
@@ -82,14 +84,21 @@ pub(crate) struct Book {
     names: HashMap<Rc<str>, u32>,
     ends: ExpiryIndex<u32>,
     places: Places,
+    holders: Holders,
     lanes: HashMap<ConnectionId, Lane>,
     tally: Tally,
 }
 
 impl Book {
     /// Enters a lease that is about to be made; false if the name is taken.
-    pub(crate) fn add_pending(&mut self, id: &str, place: Place, ends_at: Timestamp) -> bool {
-        self.add(id, place, ends_at, Phase::Pending, true)
+    pub(crate) fn add_pending(
+        &mut self,
+        id: &str,
+        place: Place,
+        token: TokenId,
+        ends_at: Timestamp,
+    ) -> bool {
+        self.add(id, place, token, ends_at, Phase::Pending)
     }
 
     /// Enters a lease that the store has; one that is known already stays as it is.
@@ -99,6 +108,7 @@ impl Book {
         &mut self,
         id: &str,
         place: Place,
+        token: TokenId,
         ends_at: Timestamp,
         state: LeaseState,
     ) -> bool {
@@ -108,7 +118,7 @@ impl Book {
             LeaseState::Ending => Phase::Queued,
             LeaseState::Ended => return false,
         };
-        let added = self.add(id, place, ends_at, phase, false);
+        let added = self.add(id, place, token, ends_at, phase);
         added && phase == Phase::Marking
     }
 
@@ -214,6 +224,7 @@ impl Book {
         self.ends.remove(&slot);
         self.count(&entry, false);
         self.places.count(entry.place, false);
+        self.holders.remove(entry.holder);
         self.free.push(slot);
         true
     }
@@ -231,6 +242,11 @@ impl Book {
     /// How many are in which state.
     pub(crate) fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// How many leases a token has, in any state.
+    pub(crate) fn of_token(&self, token: TokenId) -> u32 {
+        self.holders.count(token)
     }
 
     /// Where leases are, and how many.
@@ -257,9 +273,9 @@ impl Book {
         &mut self,
         id: &str,
         place: Place,
+        token: TokenId,
         ends_at: Timestamp,
         phase: Phase,
-        busy: bool,
     ) -> bool {
         if self.names.contains_key(id) {
             return false;
@@ -270,9 +286,11 @@ impl Book {
             id: Rc::clone(&id),
             ends_at,
             place,
+            holder: self.holders.add(token),
             attempts: 0,
             phase,
-            busy,
+            // What is pending is being made.
+            busy: phase == Phase::Pending,
             alone: false,
             forced: false,
         };

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use mssm_domain::{Lease, LeaseId, LeaseState, Timestamp, generate_base62};
 use mssm_messages::engine::{
-    Create, CreateError, Created, EngineError, EnginePorts, Prepare, Prepared,
+    Create, CreateError, Created, EngineError, EnginePorts, LeaseRules, Prepare, Prepared,
 };
 use mssm_messages::lease::{Issue, Issued, LeaseError};
 use mssm_messages::storage::Expect;
 use mssm_messages::{BarrierError, Changes, PortError, access, failpoint};
 use tracing::warn;
 
-use crate::book::Phase;
+use crate::book::{Book, Phase};
 use crate::places::Place;
 use crate::record::{LeaseRecord, live_path, token_path};
-use crate::session::{Session, bump};
+use crate::repeats::{self, KEY_WINDOW, Sameness, Turn};
+use crate::revoke;
+use crate::session::{Deciding, Session, bump};
 use crate::sweep::bytes_of;
 use crate::terms::{self, Bounds};
 
@@ -29,30 +31,73 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(30);
 /// 143 random bits, as Vault's.
 const TAIL_CHARS: usize = 24;
 
-/// Issues a lease. See [`Issue`].
+/// Issues a lease, or hands out one that the same request was given before. See [`Issue`].
 pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, LeaseError> {
     let _running = session.run();
     let _place = Seat::take(&session).ok_or(LeaseError::Busy)?;
     let ports = session.ground.engines.get(&ask.engine).cloned();
     let ports = ports.ok_or_else(|| unknown("no engine of this kind is running"))?;
+    let mut claims = Vec::new();
+    if let Some(key) = &ask.key {
+        let same = Sameness::Key(ask.caller.token, key.clone());
+        match repeats::turn(&session, same, &ask.prefix).await? {
+            Turn::Again(issued) => return Ok(issued),
+            Turn::First(claim) => claims.push((claim, KEY_WINDOW)),
+            Turn::Full => return Err(LeaseError::Busy),
+        }
+    }
     let deciding = session.decide();
     failpoint::here("mint.asked");
     let prepared = prepare(&ports, &ask).await?;
     failpoint::here("mint.prepared");
-    let (record, prepared_warnings, warnings) = draft(&session, &ask, prepared)?;
-    let mut making = Making::begin(&session, &record)?;
+    let rules = prepared.rules;
+    if rules.max_leases > 0 || rules.max_leases_per_token > 0 {
+        revoke::restored(&session).await?;
+    }
+    if let Some(window) = rules.reuse_window {
+        let role = ask.role.as_str().to_owned();
+        let same = Sameness::Role(ask.caller.token, ask.mount, role);
+        match repeats::turn(&session, same, &ask.prefix).await? {
+            Turn::Again(issued) => return Ok(issued),
+            Turn::First(claim) => claims.push((claim, window.duration())),
+            // Then it is a lease like any other.
+            Turn::Full => {}
+        }
+    }
+    let issued = make(&session, &ports, &ask, prepared, deciding).await?;
+    if !claims.is_empty() {
+        let kept = repeats::kept(&ask.prefix, &issued, ask.key.is_some());
+        for (claim, window) in claims {
+            claim.keep(&kept, window);
+        }
+    }
+    Ok(issued)
+}
+
+/// Writes a lease down, has its credential made, and hands it out.
+async fn make(
+    session: &Rc<Session>,
+    ports: &EnginePorts,
+    ask: &Issue,
+    prepared: Prepared,
+    deciding: Deciding,
+) -> Result<Issued, LeaseError> {
+    let rules = prepared.rules;
+    let (record, prepared_warnings, warnings) = draft(session, ask, prepared)?;
+    let mut making = Making::begin(session, &record, rules)?;
     drop(deciding);
 
     let lease = &record.lease;
     let token = access::token_record(record.token);
-    let changes = Changes::new()
-        .expect(token, Expect::Present)
-        .put(live_path(lease.id.as_str()), 0, bytes_of(&record)?)
-        .put(
-            token_path(record.token, lease.id.as_str()),
-            0,
-            lease.id.as_str().as_bytes().to_vec().into(),
-        );
+    let mut changes = Changes::new().expect(token, Expect::Present).put(
+        live_path(lease.id.as_str()),
+        0,
+        bytes_of(&record)?,
+    );
+    if !record.orphan {
+        let id = lease.id.as_str().as_bytes().to_vec().into();
+        changes = changes.put(token_path(record.token, lease.id.as_str()), 0, id);
+    }
     failpoint::here("mint.before_lease");
     if let Err(error) = session.commit(changes, Vec::new()).await {
         if error.failed_expectation().is_none() {
@@ -64,24 +109,47 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
     }
 
     failpoint::here("mint.after_lease");
-    let created = match create(&ports, &ask, &record).await {
+    let created = match create(ports, ask, &record).await {
         Ok(created) => created,
         Err(failed) => {
-            if !failed.in_doubt && withdraw(&session, &record).await.is_ok() {
+            if !failed.in_doubt && withdraw(session, &record).await.is_ok() {
                 making.forget();
             }
             return Err(failed.error.into());
         }
     };
     failpoint::here("mint.created");
-    let record = hand_out(&session, record, making.ends_at).await?;
+    let record = hand_out(session, record, making.ends_at).await?;
     if !making.complete() {
         return Err(revoked_meanwhile());
     }
     failpoint::here("mint.active");
     bump(&session.issued_total);
     let warnings = prepared_warnings.into_iter().chain(warnings).collect();
-    Ok(Issued { lease: record.lease, secret: created.secret, warnings })
+    Ok(Issued { lease: record.lease, secret: created.secret, warnings, again: false })
+}
+
+/// Refuses what would be one lease too many.
+fn check_quota(book: &Book, record: &LeaseRecord, rules: LeaseRules) -> Result<(), LeaseError> {
+    let role = record.role.as_str();
+    if rules.max_leases > 0 {
+        let of_role = |place: &Place| place.mount == record.mount && *place.role == *role;
+        let count = book.places().count_where(of_role);
+        if count >= rules.max_leases.into() {
+            let max = rules.max_leases;
+            let text =
+                format!("role \"{role}\" has {count} leases, and may have {max} (max_leases)");
+            return Err(LeaseError::Quota(text));
+        }
+    }
+    let count = book.of_token(record.token);
+    if rules.max_leases_per_token > 0 && count >= rules.max_leases_per_token {
+        let max = rules.max_leases_per_token;
+        return Err(LeaseError::Quota(format!(
+            "this token has {count} leases, and role \"{role}\" allows {max} (max_leases_per_token)"
+        )));
+    }
+    Ok(())
 }
 
 async fn prepare(ports: &EnginePorts, ask: &Issue) -> Result<Prepared, LeaseError> {
@@ -102,7 +170,7 @@ fn draft(
     let bounds = Bounds {
         ttl: prepared.ttl.unwrap_or(ask.default_ttl),
         max_ttl: prepared.max_ttl.map_or(ask.max_ttl, |max| max.min(ask.max_ttl)),
-        token_ends_at: ask.caller.expires_at,
+        token_ends_at: ask.caller.expires_at.filter(|_| !prepared.rules.orphan),
     };
     let terms = terms::issue(now, bounds).ok_or(LeaseError::TokenEnded)?;
     let tail = generate_base62(&*session.ground.random, TAIL_CHARS);
@@ -125,7 +193,9 @@ fn draft(
         target: prepared.target,
         role: ask.role.clone(),
         token: ask.caller.token,
-        token_ends_at: ask.caller.expires_at,
+        orphan: prepared.rules.orphan,
+        name: prepared.name,
+        token_ends_at: bounds.token_ends_at,
         boot: session.ground.boot,
         in_doubt: true,
         cause: String::new(),
@@ -224,14 +294,20 @@ struct Making {
 }
 
 impl Making {
-    fn begin(session: &Rc<Session>, record: &LeaseRecord) -> Result<Self, LeaseError> {
+    fn begin(
+        session: &Rc<Session>,
+        record: &LeaseRecord,
+        rules: LeaseRules,
+    ) -> Result<Self, LeaseError> {
         let lease: Rc<str> = Rc::from(record.lease.id.as_str());
-        let place = Place { engine: record.engine, mount: record.mount, target: record.target };
         let ends_at = session.shift().judged(record.lease.expires_at);
-        if !session.book.borrow_mut().add_pending(&lease, place, ends_at) {
+        let mut book = session.book.borrow_mut();
+        check_quota(&book, record, rules)?;
+        if !book.add_pending(&lease, Place::of(record), record.token, ends_at) {
             warn!("a new lease got a name that is taken");
             return Err(LeaseError::Internal);
         }
+        drop(book);
         Ok(Self { session: Rc::clone(session), lease, ends_at, open: true })
     }
 

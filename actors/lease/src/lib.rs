@@ -15,6 +15,7 @@
 //! `end`. To add a state: `book.rs` (its transition), `record.rs` (its name), and the crash tests.
 
 mod book;
+mod holders;
 mod issue;
 mod lane;
 mod letter;
@@ -23,6 +24,7 @@ mod outbox;
 mod places;
 mod record;
 mod renew;
+mod repeats;
 mod restore;
 mod revoke;
 mod session;

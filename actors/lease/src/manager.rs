@@ -11,8 +11,8 @@ use mssm_domain::{BootId, Clock, LeaseState, Random, RecordPath};
 use mssm_messages::audit::Append;
 use mssm_messages::engine::{EngineKind, EnginePorts};
 use mssm_messages::lease::{
-    Count, CountTarget, Counts, Issue, Issued, LeaseError, LeaseView, List, Lookup, Renew, Renewed,
-    Revoke, RevokeMount, RevokePrefix, RevokeToken,
+    Count, CountTarget, Counts, Issue, Issued, LeaseError, LeaseView, List, Lookup, Lost, Renew,
+    Renewed, Revoke, RevokeMount, RevokePrefix, RevokeToken,
 };
 use mssm_messages::seal::{Closing, Opened, StageError};
 use mssm_messages::{Barrier, Port, guarded, guarded_async};
@@ -112,6 +112,19 @@ impl Handler<Issue> for LeaseManager {
 
     fn handle(&mut self, msg: Issue, _ctx: &mut Self::Context) -> Self::Result {
         self.serve(|session| issue::issue(session, msg))
+    }
+}
+
+impl Handler<Lost> for LeaseManager {
+    type Result = ResponseFuture<Result<(), LeaseError>>;
+
+    fn handle(&mut self, msg: Lost, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| async move {
+            if session.repeats.lose(msg.lease.as_str()) {
+                revoke::revoke(session, Revoke { lease: msg.lease, sync: false }).await?;
+            }
+            Ok(())
+        })
     }
 }
 

@@ -1,12 +1,15 @@
 //! Where credentials are, each place kept once, and how many leases it has.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use mssm_domain::{ConnectionId, MountId};
 use mssm_messages::engine::EngineKind;
 
+use crate::record::LeaseRecord;
+
 /// Where a credential is: shared by many leases, so kept once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     /// Who makes and ends it.
     pub(crate) engine: EngineKind,
@@ -14,6 +17,20 @@ pub(crate) struct Place {
     pub(crate) mount: MountId,
     /// What fails together.
     pub(crate) target: ConnectionId,
+    /// The role that was asked for.
+    pub(crate) role: Rc<str>,
+}
+
+impl Place {
+    /// Where a lease's credential is.
+    pub(crate) fn of(record: &LeaseRecord) -> Self {
+        Self {
+            engine: record.engine,
+            mount: record.mount,
+            target: record.target,
+            role: Rc::from(record.role.as_str()),
+        }
+    }
 }
 
 /// One place and its leases.
@@ -35,7 +52,7 @@ impl Places {
     /// The number of a place, by which leases name it.
     pub(crate) fn number(&mut self, place: Place) -> u32 {
         let next = u32::try_from(self.tenants.len()).unwrap_or(u32::MAX);
-        let number = *self.numbers.entry(place).or_insert(next);
+        let number = *self.numbers.entry(place.clone()).or_insert(next);
         if number == next {
             self.tenants.push(Tenants { place, all: 0, active: 0 });
         }
@@ -43,8 +60,8 @@ impl Places {
     }
 
     /// The place of a number.
-    pub(crate) fn place(&self, number: u32) -> Option<Place> {
-        self.tenants.get(number as usize).map(|tenants| tenants.place)
+    pub(crate) fn place(&self, number: u32) -> Option<&Place> {
+        self.tenants.get(number as usize).map(|tenants| &tenants.place)
     }
 
     /// A lease came to a place, or left it.

@@ -11,7 +11,7 @@ use mssm_messages::engine::EngineKind;
 use serde::{Deserialize, Serialize};
 
 /// The form that is written, and the only one that is read.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why a record cannot be read. Says nothing of what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +41,10 @@ pub(crate) struct LeaseRecord {
     pub(crate) role: RoleName,
     /// Whose it is.
     pub(crate) token: TokenId,
+    /// True if it outlives that token.
+    pub(crate) orphan: bool,
+    /// The public name of what was made.
+    pub(crate) name: String,
     /// When that token ends, as far as is known; the lease never lives longer.
     pub(crate) token_ends_at: Option<Timestamp>,
     /// The run of the server that last began something outside for it.
@@ -151,6 +155,10 @@ impl LeaseRecord {
 /// All but the engine's bytes. Times are milliseconds since 1970, lifetimes seconds.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, as it is written down"
+)]
 struct HeaderRecord {
     id: String,
     state: StateRecord,
@@ -159,6 +167,8 @@ struct HeaderRecord {
     target: String,
     role: String,
     token: String,
+    orphan: bool,
+    name: String,
     accessor: String,
     token_ends_at: Option<u64>,
     issued_at: u64,
@@ -201,6 +211,8 @@ impl From<&LeaseRecord> for HeaderRecord {
             target: record.target.to_string(),
             role: record.role.as_str().to_owned(),
             token: record.token.hex(),
+            orphan: record.orphan,
+            name: record.name.clone(),
             accessor: lease.holder.as_str().to_owned(),
             token_ends_at: record.token_ends_at.map(Timestamp::unix_ms),
             issued_at: lease.issued_at.unix_ms(),
@@ -246,6 +258,8 @@ impl HeaderRecord {
             target: ConnectionId::parse(&self.target).map_err(|_| Malformed("target"))?,
             role: RoleName::parse(&self.role).map_err(|_| Malformed("role"))?,
             token: TokenId::parse_hex(&self.token).map_err(|_| Malformed("token"))?,
+            orphan: self.orphan,
+            name: self.name,
             token_ends_at: self.token_ends_at.map(Timestamp::from_unix_ms),
             boot: BootId::parse(&self.boot).map_err(|_| Malformed("boot"))?,
             in_doubt: self.in_doubt,
@@ -291,6 +305,8 @@ pub(crate) mod tests {
             target: ConnectionId::parse("00000000-0000-0000-0000-000000000002").unwrap(),
             role: RoleName::parse("app").unwrap(),
             token: TokenId::from_fingerprint([7; 32]),
+            orphan: false,
+            name: "v-token-app".to_owned(),
             token_ends_at: None,
             boot: BootId::parse("00000000-0000-0000-0000-000000000003").unwrap(),
             in_doubt: true,

@@ -88,7 +88,7 @@ async fn store(
             return Err(LeaseError::NotRenewable("lease is not renewable"));
         }
         // Only its own token's end is known here; one that is revoked takes its leases along.
-        if ask.caller.token == record.token {
+        if ask.caller.token == record.token && !record.orphan {
             record.token_ends_at = ask.caller.expires_at;
         }
         let increment = ask.increment.unwrap_or(record.lease.ttl);

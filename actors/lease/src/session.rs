@@ -20,6 +20,7 @@ use crate::book::Book;
 use crate::outbox::Outbox;
 use crate::places::Place;
 use crate::record::{LeaseRecord, live_path};
+use crate::repeats::Repeats;
 use crate::timeline::{Shift, Timeline};
 
 /// What the lease manager stands on.
@@ -40,6 +41,7 @@ type Verdict = Result<(), String>;
 pub(crate) struct Session {
     pub(crate) ground: Rc<Ground>,
     pub(crate) book: RefCell<Book>,
+    pub(crate) repeats: Repeats,
     pub(crate) issuing: Cell<usize>,
     pub(crate) marking: Cell<usize>,
     pub(crate) issued_total: Cell<u64>,
@@ -67,6 +69,7 @@ impl Session {
             timeline: RefCell::new(timeline),
             began: Instant::now(),
             book: RefCell::default(),
+            repeats: Repeats::default(),
             issuing: Cell::new(0),
             marking: Cell::new(0),
             issued_total: Cell::new(0),
@@ -131,6 +134,7 @@ impl Session {
         self.until(patience, |session| session.running.get() == 0).await;
         self.waiters.take();
         self.book.take();
+        self.repeats.clear();
         self.changed.notify_waiters();
     }
 
@@ -238,9 +242,9 @@ impl Session {
             let steady = self.ground.clock.steady();
             self.timeline.borrow_mut().not_before(written, steady);
         }
-        let place = Place { engine: record.engine, mount: record.mount, target: record.target };
-        let id = record.lease.id.as_str();
-        self.book.borrow_mut().restore(id, place, record.lease.expires_at, record.state)
+        let (id, ends_at) = (record.lease.id.as_str(), record.lease.expires_at);
+        let place = Place::of(record);
+        self.book.borrow_mut().restore(id, place, record.token, ends_at, record.state)
     }
 
     /// Has the book know a lease, from the store if need be; false if there is none.

@@ -46,6 +46,10 @@ impl Session {
             }
             self.mark_soon(due, EXPIRED);
         }
+        let lost = self.repeats.prune(self.uptime());
+        for lease in lost {
+            self.abandon(&lease);
+        }
         self.pump();
     }
 

@@ -59,6 +59,8 @@ pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, Engin
         ttl: Ttl::from_secs(role.record.default_ttl_secs).ok(),
         max_ttl: Ttl::from_secs(role.record.max_ttl_secs).ok(),
         renewable: true,
+        rules: role.record.rules(),
+        name: record.username,
         warnings: Vec::new(),
     })
 }

@@ -1,6 +1,7 @@
 //! How connections, roles and credentials are written down: JSON, its version first.
 
-use mssm_domain::{ConnectionId, MountId, SecretBytes, SecretText};
+use mssm_domain::{ConnectionId, MountId, SecretBytes, SecretText, Ttl};
+use mssm_messages::engine::LeaseRules;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,13 @@ pub(crate) struct RoleRecord {
     /// Seconds; 0 leaves it to the mount.
     pub(crate) max_ttl_secs: u64,
     pub(crate) owner: Option<String>,
+    pub(crate) orphan_leases: bool,
+    /// Seconds; 0 is none.
+    pub(crate) reuse_window_secs: u64,
+    /// 0 is no bound.
+    pub(crate) max_leases: u32,
+    /// 0 is no bound.
+    pub(crate) max_leases_per_token: u32,
     pub(crate) scram_iterations: u32,
     pub(crate) managed: bool,
 }
@@ -104,8 +112,22 @@ impl RoleRecord {
             default_ttl_secs: 0,
             max_ttl_secs: 0,
             owner: None,
+            orphan_leases: false,
+            reuse_window_secs: 0,
+            max_leases: 0,
+            max_leases_per_token: 0,
             scram_iterations: mssm_crypto::scram::DEFAULT_ITERATIONS,
             managed: false,
+        }
+    }
+
+    /// What it says of its leases.
+    pub(crate) fn rules(&self) -> LeaseRules {
+        LeaseRules {
+            orphan: self.orphan_leases,
+            reuse_window: Ttl::from_secs(self.reuse_window_secs).ok(),
+            max_leases: self.max_leases,
+            max_leases_per_token: self.max_leases_per_token,
         }
     }
 }

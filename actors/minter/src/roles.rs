@@ -17,6 +17,9 @@ use crate::rolecheck::{check_creation, check_later};
 /// More rounds would only be a way to keep our processors busy.
 const MAX_ROUNDS: u32 = 1_000_000;
 
+/// A password is kept no longer than this to be handed out again.
+const MAX_REUSE_SECS: u64 = 3_600;
+
 /// See [`WriteRole`].
 pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>, EngineError> {
     book.cluster()?;
@@ -49,6 +52,10 @@ fn apply(record: &mut RoleRecord, patch: RolePatch) -> Result<Vec<String>, Engin
     set(&mut record.default_ttl_secs, patch.default_ttl_secs);
     set(&mut record.max_ttl_secs, patch.max_ttl_secs);
     set(&mut record.scram_iterations, patch.scram_iterations);
+    set(&mut record.orphan_leases, patch.orphan_leases);
+    set(&mut record.reuse_window_secs, patch.reuse_window_secs);
+    set(&mut record.max_leases, patch.max_leases);
+    set(&mut record.max_leases_per_token, patch.max_leases_per_token);
     if let Some(owner) = patch.owner {
         record.owner = (!owner.is_empty()).then_some(owner);
     }
@@ -68,6 +75,11 @@ fn apply(record: &mut RoleRecord, patch: RolePatch) -> Result<Vec<String>, Engin
     }
     if !(1..=MAX_ROUNDS).contains(&record.scram_iterations) {
         return invalid("scram_iterations must be from 1 to 1,000,000");
+    }
+    if record.reuse_window_secs > MAX_REUSE_SECS {
+        return invalid(
+            "reuse_window must be at most 1 hour: the password is kept in memory as long",
+        );
     }
     let mut warnings = check_creation(&record.creation_statements).map_err(EngineError::Invalid)?;
     for (texts, field) in [
@@ -130,6 +142,7 @@ pub(crate) async fn read(book: &Rc<Book>, msg: ReadRole) -> Result<RoleView, Eng
     let role = book.role(msg.mount, msg.name.as_str()).await?.ok_or(EngineError::NotFound)?;
     let record = role.record.clone();
     Ok(RoleView {
+        rules: record.rules(),
         db_name: record.db_name,
         creation_statements: record.creation_statements,
         revocation_statements: record.revocation_statements,

@@ -87,8 +87,25 @@ pub struct Prepared {
     pub max_ttl: Option<Ttl>,
     /// True if it can be renewed.
     pub renewable: bool,
+    /// What the role says of its leases.
+    pub rules: LeaseRules,
+    /// The public name of what will be made, as a database username; by it a lease can be found.
+    pub name: String,
     /// What the answer should warn of.
     pub warnings: Vec<String>,
+}
+
+/// What a role says of its leases; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseRules {
+    /// True if a lease outlives the token that it was issued to.
+    pub orphan: bool,
+    /// The same token gets the same lease again within this time.
+    pub reuse_window: Option<Ttl>,
+    /// At most so many of the role's leases at once; 0: no bound.
+    pub max_leases: u32,
+    /// A token that has so many leases gets none of this role; 0: no bound.
+    pub max_leases_per_token: u32,
 }
 
 /// Makes the credential outside. Sent once, after its lease is durable.

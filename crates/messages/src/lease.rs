@@ -30,6 +30,8 @@ pub struct Issue {
     pub default_ttl: Ttl,
     /// The mount's bound.
     pub max_ttl: Ttl,
+    /// The caller's idempotency key: within five minutes the same token gets the same answer.
+    pub key: Option<String>,
 }
 
 /// A credential that its caller may have.
@@ -41,6 +43,17 @@ pub struct Issued {
     pub secret: Vec<(&'static str, SecretText)>,
     /// What the answer should warn of.
     pub warnings: Vec<String>,
+    /// True if it was issued before, and is handed out once more.
+    pub again: bool,
+}
+
+/// Says that an answer with this lease did not arrive: it ends, unless somebody has it or may ask
+/// for it again by its key.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), LeaseError>")]
+pub struct Lost {
+    /// Which.
+    pub lease: LeaseId,
 }
 
 /// Moves a lease's end to now plus the increment, within its bounds.
@@ -192,6 +205,12 @@ pub enum LeaseError {
     /// Too many credentials are being made.
     #[error("too many credentials are being made, try again")]
     Busy,
+    /// The role or the token has as many leases as it may have; says which.
+    #[error("lease quota exceeded: {0}")]
+    Quota(String),
+    /// The idempotency key was used for another request.
+    #[error("this Idempotency-Key was used for another request within the last five minutes")]
+    OtherRequest,
     /// The records of leases.
     #[error(transparent)]
     Barrier(#[from] BarrierError),
@@ -212,10 +231,12 @@ impl From<Panicked> for LeaseError {
 impl Fault for LeaseError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unknown | Self::NotRenewable(_) | Self::NotYet(_) => ErrorKind::Invalid,
+            Self::Unknown | Self::NotRenewable(_) | Self::NotYet(_) | Self::OtherRequest => {
+                ErrorKind::Invalid
+            }
             Self::TokenEnded => ErrorKind::Unauthenticated,
             Self::Engine(error) => error.kind(),
-            Self::Busy => ErrorKind::TooMany,
+            Self::Busy | Self::Quota(_) => ErrorKind::TooMany,
             Self::Barrier(error) => error.kind(),
             Self::Sealed => ErrorKind::Sealed,
             Self::Internal => ErrorKind::Internal,
@@ -232,6 +253,8 @@ impl Fault for LeaseError {
             | Self::TokenEnded
             | Self::NotYet(_)
             | Self::Busy
+            | Self::Quota(_)
+            | Self::OtherRequest
             | Self::Internal => vec![self.to_string()],
         }
     }

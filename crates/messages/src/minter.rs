@@ -5,7 +5,7 @@
 use actix::Message;
 use mssm_domain::{ConnectionName, MountId, RoleName, SecretBytes, SecretText, Ttl};
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, LeaseRules};
 use crate::rotation::{PlanPatch, RootRotationView};
 
 /// How a connection to a database server is protected.
@@ -151,6 +151,14 @@ pub struct RolePatch {
     pub credential_type: Option<String>,
     /// The role that is handed what a login owns when it ends; must not log in itself.
     pub owner: Option<String>,
+    /// True if leases outlive the token that they were issued to.
+    pub orphan_leases: Option<bool>,
+    /// The same token gets the same login again within this time; zero seconds turns it off.
+    pub reuse_window_secs: Option<u64>,
+    /// At most so many leases at once; zero: no bound.
+    pub max_leases: Option<u32>,
+    /// A token that has so many leases gets no more; zero: no bound.
+    pub max_leases_per_token: Option<u32>,
     /// Rounds of the password's verifier, 1 to 4,096 and more.
     pub scram_iterations: Option<u32>,
 }
@@ -186,6 +194,8 @@ pub struct RoleView {
     pub max_ttl: Option<Ttl>,
     /// Who is handed what a login owns.
     pub owner: Option<String>,
+    /// What it says of its leases.
+    pub rules: LeaseRules,
     /// Rounds of the password's verifier.
     pub scram_iterations: u32,
     /// True if the server's configuration file defines it.

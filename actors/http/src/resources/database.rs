@@ -17,6 +17,7 @@ use crate::error::{Refusal, malformed, unreachable};
 use crate::handed::Handed;
 use crate::json::Object;
 use crate::pipeline::Visit;
+use crate::resources::tokens::left;
 
 /// Answers below such a mount.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
@@ -181,8 +182,18 @@ fn role_patch(body: &Body) -> Result<RolePatch, Refusal> {
         max_ttl_secs: body.duration("max_ttl")?,
         credential_type: body.text("credential_type")?,
         owner: body.text("owner")?,
+        orphan_leases: body.flag("orphan_leases")?,
+        reuse_window_secs: body.duration("reuse_window")?,
+        max_leases: bound(body, "max_leases")?,
+        max_leases_per_token: bound(body, "max_leases_per_token")?,
         scram_iterations: rounds.map_err(|_| Refusal::invalid("scram_iterations is too large"))?,
     })
+}
+
+/// A number of leases.
+fn bound(body: &Body, name: &str) -> Result<Option<u32>, Refusal> {
+    let number = body.number(name)?.map(u32::try_from).transpose();
+    number.map_err(|_| Refusal::invalid(format!("{name} is too large")))
 }
 
 fn show_role(view: &RoleView) -> Object {
@@ -192,8 +203,12 @@ fn show_role(view: &RoleView) -> Object {
         .text("credential_type", "password")
         .text("db_name", &view.db_name)
         .number("default_ttl", secs(view.default_ttl))
+        .number("max_leases", view.rules.max_leases.into())
+        .number("max_leases_per_token", view.rules.max_leases_per_token.into())
         .number("max_ttl", secs(view.max_ttl))
+        .flag("orphan_leases", view.rules.orphan)
         .texts("renew_statements", &view.renew_statements)
+        .number("reuse_window", secs(view.rules.reuse_window))
         .texts("revocation_statements", &view.revocation_statements)
         .texts("rollback_statements", &view.rollback_statements)
         .number("scram_iterations", view.scram_iterations.into());
@@ -222,16 +237,18 @@ async fn credentials(visit: &Visit, name: &str) -> Result<Answer, Refusal> {
         caller: visit.authorized.caller.as_ref().clone(),
         default_ttl: mount.effective_default_ttl(),
         max_ttl: mount.effective_max_ttl(),
+        key: visit.call.idempotency_key.clone(),
     };
     let issued = leases.issue.commit(issue).await.map_err(unreachable)??;
     let id: LeaseId = issued.lease.id.clone();
-    let handed = Handed::lease(id.clone(), leases.revoke.clone());
+    let handed = Handed::lease(id.clone(), leases.lost.clone());
     let data =
         issued.secret.iter().fold(Object::new(), |object, (key, value)| object.secret(key, value));
+    let since = if issued.again { visit.worker.door.clock.now() } else { issued.lease.issued_at };
     let lease = LeasePart {
         id,
         renewable: issued.lease.renewable,
-        seconds: issued.lease.issued_at.until(issued.lease.expires_at).as_secs(),
+        seconds: left(since.until(issued.lease.expires_at)),
     };
     Ok(Answer::data(data).with_lease(lease).warn(issued.warnings).with_handed(handed))
 }

@@ -23,7 +23,7 @@ use mssm_messages::access::{
 use mssm_messages::audit::{Append, AuditError, AuditStatus, Entry};
 use mssm_messages::engine::EngineKind;
 use mssm_messages::kv::{KvError, KvPorts, VersionView, VersionedSecret};
-use mssm_messages::lease::{Issued, LeaseError, Revoke};
+use mssm_messages::lease::{Issued, LeaseError, Lost};
 use mssm_messages::mounts::{Mount, MountError, MountPorts, MountTable};
 use mssm_messages::seal::{Founded, SealKind, SealStatus};
 use mssm_testkit::{FakeKeys, SeededRandom, TestClock};
@@ -413,12 +413,13 @@ fn leases(state: &Shared) -> LeasePorts {
         let password = SecretText::new(CANARY.to_owned());
         let username = SecretText::new("v-token-app".to_owned());
         let secret = vec![("username", username), ("password", password)];
-        Ok(Issued { lease, secret, warnings: Vec::new() })
+        Ok(Issued { lease, secret, warnings: Vec::new(), again: false })
     };
     LeasePorts {
         issue: fake(issue).into(),
         renew: nobody().into(),
-        revoke: fake(move |message: Revoke| {
+        revoke: nobody().into(),
+        lost: fake(move |message: Lost| {
             revoking.lock().unwrap().revoked.push(message.lease);
             Ok(())
         })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mssm_domain::{ConnectionId, Timestamp};
+use mssm_domain::{ConnectionId, Timestamp, TokenId};
 use mssm_messages::engine::EngineKind;
 use proptest::prelude::*;
 
@@ -41,9 +41,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn token(lease: u8) -> TokenId {
+    TokenId::from_fingerprint([lease; 32])
+}
+
 fn place(lease: u8) -> Place {
     let target = format!("00000000-0000-0000-0001-{:012}", lease % 2);
     Place {
+        role: std::rc::Rc::from("app"),
         engine: EngineKind::Database,
         mount: mount(),
         target: ConnectionId::parse(&target).unwrap(),
@@ -123,7 +128,7 @@ impl Model {
         match *step {
             Step::Add(lease) => {
                 let end = self.now().after(Duration::from_secs(5));
-                if self.book.add_pending(&name(lease), place(lease), end) {
+                if self.book.add_pending(&name(lease), place(lease), token(lease), end) {
                     self.outside.insert(name(lease));
                     self.ends.insert(name(lease), end);
                 }

@@ -6,4 +6,5 @@ mod ending;
 mod issuing;
 mod outbox;
 mod renewing;
+mod repeating;
 mod rig;

@@ -11,8 +11,8 @@ use mssm_domain::{
 };
 use mssm_messages::audit::{Append, AuditError, Entry};
 use mssm_messages::engine::{
-    Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend, Outcome,
-    Prepare, Prepared, Revoke, SecretsEngine, Unmount,
+    Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend,
+    LeaseRules, Outcome, Prepare, Prepared, Revoke, SecretsEngine, Unmount,
 };
 use mssm_messages::lease::{Count, Counts, Issue, Issued, LeaseError};
 use mssm_messages::seal::{Closing, Opened};
@@ -44,6 +44,9 @@ pub(crate) struct World {
     pub(crate) revoke_replies: VecDeque<Outcome>,
     pub(crate) down: bool,
     pub(crate) ttl: Option<u64>,
+    pub(crate) rules: LeaseRules,
+    pub(crate) prepared: usize,
+    pub(crate) created: usize,
     pub(crate) prepare_takes: Duration,
     pub(crate) create_takes: Duration,
     pub(crate) tried: BTreeMap<LeaseId, Timestamp>,
@@ -84,7 +87,8 @@ impl Handler<Prepare> for FakeEngine {
     type Result = ResponseFuture<Result<Prepared, EngineError>>;
 
     fn handle(&mut self, msg: Prepare, _ctx: &mut Self::Context) -> Self::Result {
-        let world = self.world.lock().unwrap();
+        let mut world = self.world.lock().unwrap();
+        world.prepared += 1;
         let number = u32::from(msg.role.as_str() == "other") + 1;
         let prepared = Prepared {
             target: ConnectionId::parse(&format!("00000000-0000-0000-0001-{number:012}")).unwrap(),
@@ -92,6 +96,8 @@ impl Handler<Prepare> for FakeEngine {
             ttl: world.ttl.map(|secs| Ttl::from_secs(secs).unwrap()),
             max_ttl: None,
             renewable: true,
+            rules: world.rules,
+            name: format!("v-{}-{}", msg.role.as_str(), world.prepared),
             warnings: Vec::new(),
         };
         let takes = world.prepare_takes;
@@ -120,6 +126,7 @@ impl Handler<Create> for FakeEngine {
             }
             let plan = {
                 let mut world = world.lock().unwrap();
+                world.created += 1;
                 let plan = world.making.pop_front();
                 match plan {
                     None | Some(Making::Silent | Making::Panic) => {
@@ -337,6 +344,7 @@ impl Rig {
             caller: self.caller(),
             default_ttl: Ttl::from_secs(60).unwrap(),
             max_ttl: Ttl::from_secs(600).unwrap(),
+            key: None,
         }
     }
 

@@ -326,6 +326,8 @@ async fn a_login_that_is_being_made_is_not_declared_gone() {
     let lease = rig.lease();
     let login = Rig::doubtful(
         mssm_messages::engine::Prepared {
+            rules: mssm_messages::engine::LeaseRules::default(),
+            name: String::new(),
             target: prepared.target,
             data: prepared.data.duplicate(),
             ttl: None,
