@@ -179,6 +179,60 @@ fn no_kill_at_any_moment_of_a_rotation_locks_the_server_out() {
     server.root().post("db/rotate-root/main", json!({})).expect(204);
 }
 
+/// The fail-points of rotations, as the sources name them.
+fn failpoints() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/actors/minter/src/rotation");
+    let files = ["root.rs", "statics/change.rs"].map(|file| format!("{folder}/{file}"));
+    let texts = files.map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    let names = texts.split("failpoint::here(\"").skip(1);
+    names.map(|rest| rest.split_once('"').unwrap().0.to_owned()).collect()
+}
+
+#[test]
+fn killed_at_every_step_of_a_rotation_nobody_is_locked_out() {
+    let database = Database::shared();
+    let mut server = Server::open();
+    let root = server.root();
+    let user = format!("{}_static", database.name);
+    database.sql(&format!("CREATE ROLE {user} LOGIN"));
+    root.post("db/config/main", connection(&database).1).expect(204);
+    root.post("db/config/super", database.connection()).expect(204);
+    role(&root);
+    let fixed = json!({"db_name": "super", "username": user, "rotation_period": "24h"});
+    root.post("db/static-roles/fixed", fixed).expect(204);
+    let points = failpoints();
+    assert!(points.len() >= 10, "{points:?}");
+    for point in points {
+        server.kill9();
+        assert!(server.again_until(&point), "{point}");
+        server.unseal();
+        for path in ["db/rotate-root/main", "db/rotate-role/fixed"] {
+            if server
+                .client()
+                .with_token(root.token())
+                .try_send("POST", path, &[], Some("{}"))
+                .is_err()
+            {
+                break;
+            }
+        }
+        let ended = eventually("it is met", Duration::from_secs(20), || server.ended());
+        assert!(!ended.success(), "{point}");
+        server.again();
+        server.unseal();
+        let root = server.root();
+        assert!(mints(&root), "locked out after {point}");
+        let handed = root.get("db/static-creds/fixed").expect(200);
+        assert!(database.login(&user, &handed.text_at("/data/password")).is_ok(), "{point}");
+        eventually("it is settled", Duration::from_secs(20), || {
+            let shown = root.get("db/config/main").expect(200);
+            shown.json["data"].get("rotation_in_doubt").is_none().then_some(())
+        });
+        root.post("db/reset/main", json!({})).expect(204);
+        assert!(mints(&root), "locked out after {point} was settled");
+    }
+}
+
 #[test]
 fn static_roles_are_what_vaults_clients_expect() {
     let database = Database::shared();

@@ -4,6 +4,7 @@
 //! told. What became of it is decided only once that backend is gone: until then it may still commit.
 
 mod agenda;
+mod members;
 pub(crate) mod record;
 pub(crate) mod root;
 pub(crate) mod statics;

@@ -7,16 +7,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mssm_domain::{ErrorKind, Fault, MountId, SecretText, generate_uuid};
+use mssm_domain::{MountId, SecretText, generate_uuid};
 use mssm_messages::engine::EngineError;
 use mssm_messages::minter::ConnectionPatch;
 use mssm_messages::rotation::{RootRotationView, RotateRoot};
-use mssm_messages::{BarrierError, Changes};
+use mssm_messages::{Changes, failpoint};
 
+use super::members::{Member, all, sharing};
 use super::record::{Kept, RootPending};
-use super::{Change, How, Key, dial, end_backend, generate_password, mounts, unavailable};
+use super::{Change, How, Key, dial, end_backend, generate_password, unavailable};
 use crate::book::{Book, connection_path, damaged};
-use crate::connections::names;
 use crate::dsn::Dsn;
 use crate::engine::WRONG_PASSWORD;
 use crate::pool::{Backend, Live};
@@ -26,14 +26,6 @@ use crate::record::{ConnectionRecord, encode};
 const TURN: Duration = Duration::from_secs(20);
 /// How often a write is tried anew because a record changed meanwhile.
 const TRIES: u32 = 8;
-
-/// A connection and the version of its record.
-struct Member {
-    mount: MountId,
-    name: String,
-    version: u64,
-    record: ConnectionRecord,
-}
 
 /// Notes when a connection's password is due to change.
 pub(crate) fn plan(book: &Book, mount: MountId, name: &str, record: &ConnectionRecord) {
@@ -175,6 +167,7 @@ async fn rotate_in_turn(book: &Rc<Book>, mount: MountId, name: &str) -> Result<(
     let id = generate_uuid(book.random.as_ref()).to_string();
     begin(book, members, &id, &change, &backend).await?;
     let sent = change.send(&live).await;
+    failpoint::here("rotate.root_sent");
     drop(live);
     // Read again: it says what is pending now.
     let record = read(book, mount, name).await?;
@@ -258,7 +251,9 @@ async fn begin(
         changes = changes.put(connection_path(mount, &name), version, bytes);
         places.push((mount, name));
     }
+    failpoint::here("rotate.root_before_store");
     let stored = book.barrier.commit(changes).await;
+    failpoint::here("rotate.root_stored");
     // Whoever logs in from now on tries both. Also if it is not known whether they are stored.
     for (mount, name) in places {
         book.forget_connection(mount, &name);
@@ -274,7 +269,9 @@ async fn settle(book: &Rc<Book>, record: &ConnectionRecord) -> Result<bool, Engi
     let live = dial(book, record, None).await.map_err(unavailable)?;
     check_server(record, &live).await?;
     end_backend(&live, &Backend::from(&pending.sent)).await?;
+    failpoint::here("rotate.root_fenced");
     let new = logs_in(book, record, &pending.new.0).await?;
+    failpoint::here("rotate.root_tried_new");
     let old = logs_in(book, record, &pending.old.0).await?;
     if new == old {
         let what = if new { "both passwords log in" } else { "neither password logs in" };
@@ -316,8 +313,10 @@ async fn finish(book: &Rc<Book>, id: &str, new: bool) -> Result<(), EngineError>
             changes = changes.put(connection_path(mount, &name), version, bytes);
             members.push((mount, name, record));
         }
+        failpoint::here("rotate.root_before_end");
         match book.barrier.commit(changes).await {
             Ok(()) => {
+                failpoint::here("rotate.root_ended");
                 for (mount, name, record) in members {
                     book.forget_connection(mount, &name);
                     plan(book, mount, &name, &record);
@@ -330,67 +329,4 @@ async fn finish(book: &Rc<Book>, id: &str, new: bool) -> Result<(), EngineError>
         }
     }
     Err(EngineError::Unavailable("the definition changes all the time, try again".to_owned()))
-}
-
-/// All connections of all mounts.
-async fn all(book: &Book) -> Result<Vec<Member>, EngineError> {
-    let mut found = Vec::new();
-    for mount in mounts(book).await? {
-        for name in names(book, &connection_path(mount, "")).await? {
-            let read = book.read::<ConnectionRecord>(&connection_path(mount, &name)).await;
-            match read {
-                Ok(Some((version, record))) => found.push(Member { mount, name, version, record }),
-                Ok(None) => {}
-                // One that cannot be read logs in nowhere.
-                Err(EngineError::Barrier(BarrierError::Key(error)))
-                    if error.kind() != ErrorKind::Sealed => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Every connection that logs in to the same server as the same user, this one among them.
-async fn sharing(book: &Book, record: &ConnectionRecord) -> Result<Vec<Member>, EngineError> {
-    let mut members = all(book).await?;
-    members.retain(|member| member.record.id == record.id || is_same_user(record, &member.record));
-    Ok(members)
-}
-
-/// True if both log in to the same server as the same user; by the server's own word, or else by its
-/// address.
-pub(crate) fn is_same_user(one: &ConnectionRecord, other: &ConnectionRecord) -> bool {
-    let place = |record: &ConnectionRecord| {
-        // EXPOSE: read for the places it names.
-        let dsn = Dsn::parse(record.connection_url.expose()).ok()?;
-        Some((dsn.username(&record.username)?, dsn.hosts))
-    };
-    let (Some((name, hosts)), Some((other_name, other_hosts))) = (place(one), place(other)) else {
-        return false;
-    };
-    let same_server = match (&one.system_identifier, &other.system_identifier) {
-        (Some(one), Some(other)) => one == other,
-        _ => hosts.iter().any(|host| other_hosts.contains(host)),
-    };
-    name == other_name && same_server
-}
-
-/// True if a user of this connection's server is the root user of some connection.
-pub(crate) async fn is_root_user(
-    book: &Book,
-    record: &ConnectionRecord,
-    username: &str,
-) -> Result<bool, EngineError> {
-    let is = |member: &Member| {
-        // EXPOSE: read for the user it names.
-        let dsn = Dsn::parse(member.record.connection_url.expose()).ok();
-        let user = dsn.and_then(|dsn| dsn.username(&member.record.username));
-        let here = match (&record.system_identifier, &member.record.system_identifier) {
-            (Some(one), Some(other)) => one == other,
-            _ => true,
-        };
-        here && user.as_deref() == Some(username)
-    };
-    Ok(all(book).await?.iter().any(is))
 }

@@ -17,8 +17,9 @@ use mssm_messages::rotation::{
 use tokio::sync::OwnedMutexGuard;
 
 use self::change::{Role, store};
+use super::members::is_root_user;
 use super::record::{Account, StaticRoleRecord};
-use super::{Key, dial, root, unavailable};
+use super::{Key, dial, unavailable};
 use crate::book::{Book, Target};
 use crate::connections::names;
 use crate::mint::{find_target, is_allowed};
@@ -188,7 +189,7 @@ async fn check_alone(
 ) -> Result<(), EngineError> {
     for account in &record.accounts {
         let user = &account.username;
-        if root::is_root_user(book, &target.record, user).await? {
+        if is_root_user(book, &target.record, user).await? {
             return Err(EngineError::Invalid(format!(
                 "\"{user}\" is a connection's own user: its password is changed by rotate-root"
             )));

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use mssm_domain::{MountId, Timestamp};
-use mssm_messages::Changes;
 use mssm_messages::engine::EngineError;
 use mssm_messages::rotation::{ReadStaticCredentials, RotateStaticRole, StaticCredentials};
+use mssm_messages::{Changes, failpoint};
 
 use super::{path, plan, read_record, take_turn};
 use crate::book::{Book, Target, damaged};
@@ -104,11 +104,16 @@ impl Role<'_> {
         let password = pending.new.0.duplicate();
         let change = Change::new(book, &how, &account.username, password).await?;
         self.record.pending = Some(pending);
+        failpoint::here("rotate.static_before_store");
         self.store(book).await?;
+        failpoint::here("rotate.static_stored");
         match change.send(&live).await {
             Ok(()) => {
+                failpoint::here("rotate.static_sent");
                 self.record.complete(book.clock.now());
-                self.store(book).await
+                self.store(book).await?;
+                failpoint::here("rotate.static_ended");
+                Ok(())
             }
             Err(error) => {
                 if error.code().is_empty() {

@@ -1,0 +1,85 @@
+//! Which connections log in as whom: what shares a user shares its password.
+
+use mssm_domain::{ErrorKind, Fault, MountId};
+use mssm_messages::BarrierError;
+use mssm_messages::engine::EngineError;
+
+use super::mounts;
+use crate::book::{Book, connection_path};
+use crate::connections::names;
+use crate::dsn::Dsn;
+use crate::record::ConnectionRecord;
+
+/// A connection and the version of its record.
+pub(super) struct Member {
+    pub(super) mount: MountId,
+    pub(super) name: String,
+    pub(super) version: u64,
+    pub(super) record: ConnectionRecord,
+}
+
+/// All connections of all mounts.
+pub(super) async fn all(book: &Book) -> Result<Vec<Member>, EngineError> {
+    let mut found = Vec::new();
+    for mount in mounts(book).await? {
+        for name in names(book, &connection_path(mount, "")).await? {
+            let read = book.read::<ConnectionRecord>(&connection_path(mount, &name)).await;
+            match read {
+                Ok(Some((version, record))) => found.push(Member { mount, name, version, record }),
+                Ok(None) => {}
+                // One that cannot be read logs in nowhere.
+                Err(EngineError::Barrier(BarrierError::Key(error)))
+                    if error.kind() != ErrorKind::Sealed => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Every connection that logs in to the same server as the same user, this one among them.
+pub(super) async fn sharing(
+    book: &Book,
+    record: &ConnectionRecord,
+) -> Result<Vec<Member>, EngineError> {
+    let mut members = all(book).await?;
+    members.retain(|member| member.record.id == record.id || is_same_user(record, &member.record));
+    Ok(members)
+}
+
+/// True if both log in to the same server as the same user; by the server's own word, or else by its
+/// address.
+fn is_same_user(one: &ConnectionRecord, other: &ConnectionRecord) -> bool {
+    let place = |record: &ConnectionRecord| {
+        // EXPOSE: read for the places it names.
+        let dsn = Dsn::parse(record.connection_url.expose()).ok()?;
+        Some((dsn.username(&record.username)?, dsn.hosts))
+    };
+    let (Some((name, hosts)), Some((other_name, other_hosts))) = (place(one), place(other)) else {
+        return false;
+    };
+    let same_server = match (&one.system_identifier, &other.system_identifier) {
+        (Some(one), Some(other)) => one == other,
+        _ => hosts.iter().any(|host| other_hosts.contains(host)),
+    };
+    name == other_name && same_server
+}
+
+/// True if a user of this connection's server is the root user of some connection.
+pub(super) async fn is_root_user(
+    book: &Book,
+    record: &ConnectionRecord,
+    username: &str,
+) -> Result<bool, EngineError> {
+    let is = |member: &Member| {
+        // EXPOSE: read for the user it names.
+        let dsn = Dsn::parse(member.record.connection_url.expose()).ok();
+        let user = dsn.and_then(|dsn| dsn.username(&member.record.username));
+        let here = match (&record.system_identifier, &member.record.system_identifier) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        here && user.as_deref() == Some(username)
+    };
+    Ok(all(book).await?.iter().any(is))
+}
