@@ -1,5 +1,6 @@
 //! A minter to test, over a database that is told what to say or over a real one.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -252,6 +253,8 @@ struct Script {
     log: Vec<String>,
     answers: Vec<(String, Result<Vec<Row>, DbError>)>,
     refuses: Option<DbError>,
+    /// What becomes of the next logins, before `refuses` counts.
+    logins: VecDeque<Option<DbError>>,
     superuser: bool,
     identity: String,
 }
@@ -286,6 +289,11 @@ impl FakeDatabase {
         self.0.lock().unwrap().refuses = error;
     }
 
+    /// What becomes of the next login; calls add up.
+    pub(crate) fn next_login(&self, error: Option<DbError>) {
+        self.0.lock().unwrap().logins.push_back(error);
+    }
+
     /// What it was asked since the last time, without what every session asks first.
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().log)
@@ -314,7 +322,9 @@ impl Dialer for FakeDatabase {
         _spec: &'a Spec,
         _database: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, DbError>> {
-        let refuses = self.0.lock().unwrap().refuses.clone();
+        let mut script = self.0.lock().unwrap();
+        let refuses = script.logins.pop_front().unwrap_or_else(|| script.refuses.clone());
+        drop(script);
         let session: Box<dyn Session> = Box::new(self.clone());
         async move { refuses.map_or(Ok(session), Err) }.boxed()
     }

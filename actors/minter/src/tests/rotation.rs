@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::engine::postgres::Postgres;
 use crate::minter::Tick;
-use crate::testing::{CREATE, FakeDatabase, Rig, fake_patch, patch};
+use crate::testing::{CREATE, FakeDatabase, Rig, fake_patch, no, patch, row};
 
 pub(super) const ALTER: &str = "ALTER ROLE {{name}} PASSWORD '{{password}}'";
 pub(super) const FIRST: &str = "first";
@@ -286,9 +286,28 @@ async fn what_cannot_be_rotated_is_refused_clearly() {
     let database = FakeDatabase::new();
     let rig = Rig::fake(&database).open().await;
     rig.connect(fake_patch()).await.unwrap();
-    database.answer("session_user", Ok(vec![crate::testing::row(&["admin", "f"])]));
-    database.answer("session_user", Ok(vec![crate::testing::row(&["admin", "f"])]));
+    database.answer("session_user", Ok(vec![row(&["admin", "f"])]));
+    database.answer("session_user", Ok(vec![row(&["admin", "f"])]));
     let refused = rig.rotate_root().await.unwrap_err();
     assert!(matches!(&refused, EngineError::Invalid(text) if text.contains("any password")));
     assert!(!database.asked().iter().any(|sql| sql.contains("ALTER")));
+}
+
+#[actix_rt::test]
+async fn while_both_passwords_log_in_neither_is_given_up() {
+    let database = FakeDatabase::new();
+    let rig = Rig::fake(&database).open().await;
+    rig.connect(fake_patch()).await.unwrap();
+    // Our own session, and the password that must be refused; after that the server lets all in.
+    database.next_login(None);
+    database.next_login(Some(no("28P01", "password authentication failed")));
+    for _ in 0..8 {
+        database.answer("session_user", Ok(vec![row(&["admin", "f"])]));
+    }
+    let unknown = rig.rotate_root().await.unwrap_err();
+    assert!(unknown.to_string().contains("both passwords log in"), "{unknown}");
+    assert!(rig.in_doubt().await);
+    assert!(rig.rotate_root().await.is_err(), "no second one before the first is settled");
+    let altered = database.asked().iter().filter(|sql| sql.contains("ALTER")).count();
+    assert_eq!(altered, 1);
 }
