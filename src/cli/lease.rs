@@ -12,9 +12,16 @@ use super::session::Session;
 pub(crate) enum LeaseCommand {
     /// Show a lease's times
     Lookup {
-        /// The lease's id
+        /// The lease's id, or with -username the name of a database login
         id: String,
+        /// Find the lease of a database login, also one that has ended
+        #[arg(long)]
+        username: bool,
     },
+    /// Read every lease anew, and remove what nothing needs
+    Tidy,
+    /// Name the leases whose records cannot be read
+    Quarantine,
     /// Lengthen a lease
     #[command(after_help = "Examples:
   mssm lease renew db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl
@@ -64,9 +71,12 @@ pub(crate) struct RevokeArgs {
 /// Runs one of them.
 pub(crate) fn run(command: &LeaseCommand, session: &mut Session<'_>) -> Result<(), Failure> {
     match command {
-        LeaseCommand::Lookup { id } => {
-            session.show(&Call::write("sys/leases/lookup", json!({ "lease_id": id })))
+        LeaseCommand::Lookup { id, username } => {
+            let field = if *username { "username" } else { "lease_id" };
+            session.show(&Call::write("sys/leases/lookup", json!({ field: id })))
         }
+        LeaseCommand::Tidy => session.show(&Call::write("sys/leases/tidy", json!({}))),
+        LeaseCommand::Quarantine => session.show(&Call::read("sys/leases/quarantine")),
         LeaseCommand::Renew { increment, id } => {
             let mut body = Map::from_iter([("lease_id".to_owned(), Value::from(id.as_str()))]);
             if let Some(increment) = increment {

@@ -38,6 +38,8 @@ const ROUTES: &[(&str, &str)] = &[
     ("PUT", "sys/leases/revoke-prefix/db"),
     ("PUT", "sys/leases/revoke-force/db"),
     ("GET", "sys/leases/count"),
+    ("GET", "sys/leases/quarantine"),
+    ("POST", "sys/leases/tidy"),
     ("POST", "auth/token/create"),
     ("POST", "auth/token/create-orphan"),
     ("GET", "auth/token/lookup-self"),

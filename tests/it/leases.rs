@@ -204,3 +204,34 @@ fn an_orphan_lease_outlives_its_token_where_its_role_says_so() {
     root.put("sys/leases/revoke", json!({"lease_id": login.lease})).expect(204);
     eventually("the role is gone", SOON, || (!database.has_role(&login.user)).then_some(()));
 }
+
+#[test]
+fn a_lease_is_found_by_its_database_username_and_lists_come_in_pages() {
+    let database = Database::shared();
+    let server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let logins: Vec<Login> = (0..5).map(|_| Login::mint(&root, "db/creds/app")).collect();
+    let by_name = |login: &Login| root.put("sys/leases/lookup", json!({"username": login.user}));
+    let found = by_name(&logins[3]).expect(200);
+    assert_eq!(found.text_at("/data/id"), logins[3].lease);
+    assert_eq!(found.text_at("/data/username"), logins[3].user);
+    root.put("sys/leases/revoke", json!({"lease_id": logins[3].lease})).expect(204);
+    eventually("its end is known", SOON, || {
+        (by_name(&logins[3]).expect(200).text_at("/data/state") == "ended").then_some(())
+    });
+    root.put("sys/leases/lookup", json!({"username": "nobody"})).refused(400, "invalid lease");
+    let all = root.list("sys/leases/lookup/db/creds/app").expect(200).keys();
+    let mut paged = Vec::new();
+    while paged.len() < all.len() {
+        let after = paged.last().cloned().unwrap_or_default();
+        let page = format!("sys/leases/lookup/db/creds/app?limit=3&after={after}");
+        paged.extend(root.list(&page).expect(200).keys());
+    }
+    assert_eq!((all.len(), &paged), (4, &all));
+    let quarantine = root.get("sys/leases/quarantine").expect(200);
+    assert_eq!(quarantine.data(), &json!({"lease_count": 0, "leases": []}));
+    let tidy = root.post("sys/leases/tidy", json!({})).expect(202);
+    assert!(tidy.warnings().contains("started"), "{}", tidy.text);
+    assert_eq!(root.get("sys/leases/count").expect(200).number_at("/data/lease_count"), 4);
+}

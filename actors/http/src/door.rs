@@ -83,6 +83,12 @@ ports! {
         revoke_prefix: lease::RevokePrefix,
         /// Looks a lease up.
         lookup: lease::Lookup,
+        /// Looks a lease up by the name of what was made.
+        lookup_name: lease::LookupName,
+        /// Names the leases that cannot be read.
+        unreadable: lease::ListUnreadable,
+        /// Tidies up.
+        tidy: lease::Tidy,
         /// Lists leases.
         list: lease::List,
         /// Counts leases.

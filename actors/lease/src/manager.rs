@@ -11,15 +11,16 @@ use mssm_domain::{BootId, Clock, LeaseState, Random, RecordPath};
 use mssm_messages::audit::Append;
 use mssm_messages::engine::{EngineKind, EnginePorts};
 use mssm_messages::lease::{
-    Count, CountTarget, Counts, Issue, Issued, LeaseError, LeaseView, List, Lookup, Lost, Renew,
-    Renewed, Revoke, RevokeMount, RevokePrefix, RevokeToken,
+    Count, CountTarget, Counts, Issue, Issued, LeaseError, LeaseView, List, ListUnreadable, Lookup,
+    LookupName, Lost, Renew, Renewed, Revoke, RevokeMount, RevokePrefix, RevokeToken,
+    Tidy as TidyAll,
 };
 use mssm_messages::seal::{Closing, Opened, StageError};
 use mssm_messages::{Barrier, Port, guarded, guarded_async};
 
 use crate::outbox::Outbox;
-use crate::record::live_folder;
-use crate::restore::{Tidy, restore};
+use crate::record::{LeaseRecord, live_folder};
+use crate::restore::{Tidy, by_name, restore, tidy_all};
 use crate::session::{Ground, Session};
 use crate::{issue, renew, revoke};
 
@@ -180,9 +181,53 @@ impl Handler<Lookup> for LeaseManager {
             match record.state {
                 LeaseState::Ended => Err(LeaseError::Unknown),
                 LeaseState::Active if over => Err(LeaseError::Unknown),
-                state => Ok(LeaseView { lease: record.lease, state, revoke_error: record.error }),
+                _ => Ok(view(record)),
             }
         })
+    }
+}
+
+fn view(record: LeaseRecord) -> LeaseView {
+    let LeaseRecord { lease, state, name, error, .. } = record;
+    LeaseView { lease, state, name, revoke_error: error }
+}
+
+impl Handler<LookupName> for LeaseManager {
+    type Result = ResponseFuture<Result<LeaseView, LeaseError>>;
+
+    fn handle(&mut self, msg: LookupName, _ctx: &mut Self::Context) -> Self::Result {
+        self.serve(|session| async move {
+            let mut record = by_name(&session, &msg.name).await?;
+            session.follow(&mut record);
+            Ok(view(record))
+        })
+    }
+}
+
+impl Handler<ListUnreadable> for LeaseManager {
+    type Result = Result<Vec<String>, LeaseError>;
+
+    fn handle(&mut self, _msg: ListUnreadable, _ctx: &mut Self::Context) -> Self::Result {
+        let session = self.session.as_ref().ok_or(LeaseError::Sealed)?;
+        Ok(session.unreadable.borrow().iter().cloned().collect())
+    }
+}
+
+impl Handler<TidyAll> for LeaseManager {
+    type Result = Result<bool, LeaseError>;
+
+    fn handle(&mut self, _msg: TidyAll, _ctx: &mut Self::Context) -> Self::Result {
+        let session = self.session.as_ref().ok_or(LeaseError::Sealed)?;
+        if session.tidying.replace(true) {
+            return Ok(false);
+        }
+        let (session, tidy) = (Rc::clone(session), Rc::clone(&self.tidy));
+        actix_rt::spawn(async move {
+            if guarded_async(tidy_all(Rc::clone(&session), tidy)).await.is_err() {
+                session.tidying.set(false);
+            }
+        });
+        Ok(true)
     }
 }
 
@@ -223,7 +268,7 @@ impl Handler<Count> for LeaseManager {
             issued_total: session.issued_total.get(),
             ended_total: session.ended_total.get(),
             failures_total: session.failures_total.get(),
-            unreadable: session.unreadable.get(),
+            unreadable: session.unreadable.borrow().len() as u64,
             by_mount: book.places().active_by_mount(),
         })
     }

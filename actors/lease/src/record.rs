@@ -85,6 +85,11 @@ pub(crate) fn ended_path(lease: &str) -> RecordPath {
     RecordPath::new(&["lease-ended", lease])
 }
 
+/// The folder of all that says which leases tokens have.
+pub(crate) fn token_root() -> RecordPath {
+    RecordPath::new(&["lease-by-token"])
+}
+
 /// The folder that says which leases a token has.
 pub(crate) fn token_folder(token: TokenId) -> RecordPath {
     RecordPath::new(&["lease-by-token", &token.hex()])

@@ -46,10 +46,7 @@ impl Session {
             }
             self.mark_soon(due, EXPIRED);
         }
-        let lost = self.repeats.prune(self.uptime());
-        for lease in lost {
-            self.abandon(&lease);
-        }
+        self.repeats.prune(self.uptime()).iter().for_each(|lost| self.abandon(lost));
         self.pump();
     }
 

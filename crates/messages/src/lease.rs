@@ -125,6 +125,26 @@ pub struct Lookup {
     pub lease: LeaseId,
 }
 
+/// Looks a lease up by the public name of what was made, as a database username; also one that has
+/// ended, as long as it is remembered. Reads every record.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<LeaseView, LeaseError>")]
+pub struct LookupName {
+    /// The name.
+    pub name: String,
+}
+
+/// Asks for the ids of leases whose records cannot be read: they are left alone, and named.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<String>, LeaseError>")]
+pub struct ListUnreadable;
+
+/// Begins to read every lease's record anew and to remove what nothing needs; false if that is
+/// under way already.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<bool, LeaseError>")]
+pub struct Tidy;
+
 /// A lease and how it is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseView {
@@ -132,6 +152,8 @@ pub struct LeaseView {
     pub lease: Lease,
     /// Where it is in its life.
     pub state: LeaseState,
+    /// The public name of what was made.
+    pub name: String,
     /// Why its last revocation failed, if it did.
     pub revoke_error: Option<String>,
 }

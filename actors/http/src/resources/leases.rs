@@ -3,7 +3,8 @@
 use actix_web::http::StatusCode;
 use mssm_domain::{LeaseId, LeaseState, Timestamp};
 use mssm_messages::lease::{
-    Count, LeaseError, LeaseView, List, Lookup, Renew, Renewed, Revoke, RevokePrefix,
+    Count, LeaseError, LeaseView, List, ListUnreadable, Lookup, LookupName, Renew, Renewed, Revoke,
+    RevokePrefix, Tidy,
 };
 
 use crate::answer::{Answer, LeasePart};
@@ -26,13 +27,24 @@ pub(crate) async fn answer(visit: &Visit, path: &str) -> Result<Answer, Refusal>
         ("revoke-prefix", Verb::Write) => revoke_prefix(visit, tail, false).await,
         ("revoke-force", Verb::Write) => revoke_prefix(visit, tail, true).await,
         ("count", Verb::Read) => count(visit).await,
+        ("quarantine", Verb::Read) => {
+            let leases = put(&visit.worker.door.leases.unreadable, ListUnreadable, FAR).await??;
+            let count = leases.len() as u64;
+            Ok(Answer::data(Object::new().number("lease_count", count).texts("leases", &leases)))
+        }
         ("tidy", Verb::Write) => {
-            let text = "Leases are kept in order all the time; there is nothing to tidy.";
+            let text = if ask(&visit.worker.door.leases.tidy, Tidy, FAR).await? {
+                "Tidy operation successfully started. Any information from the operation will be \
+                 printed to the server's log."
+            } else {
+                "Tidy operation already in progress."
+            };
             let answer = Answer::empty_envelope().with_status(StatusCode::ACCEPTED);
             Ok(answer.warn(vec![text.to_owned()]))
         }
         (
-            "lookup" | "renew" | "revoke" | "revoke-prefix" | "revoke-force" | "count" | "tidy",
+            "lookup" | "renew" | "revoke" | "revoke-prefix" | "revoke-force" | "count" | "tidy"
+            | "quarantine",
             _,
         ) => Err(Refusal::unsupported_operation()),
         _ => Err(Refusal::unsupported_path()),
@@ -55,6 +67,11 @@ fn named(visit: &Visit, tail: &str) -> Result<Option<LeaseId>, Refusal> {
 }
 
 async fn lookup(visit: &Visit, tail: &str) -> Result<Answer, Refusal> {
+    if let Some(name) = visit.call.body.text("username")?.filter(|name| !name.is_empty()) {
+        let door = &visit.worker.door;
+        let view = ask(&door.leases.lookup_name, LookupName { name }, FAR).await?;
+        return Ok(Answer::data(show(&view, door.clock.now())));
+    }
     let lease = named(visit, tail)?.ok_or_else(|| Refusal::from(LeaseError::Unknown))?;
     let door = &visit.worker.door;
     let view = ask(&door.leases.lookup, Lookup { lease }, FAR).await?;
@@ -85,6 +102,9 @@ fn show(view: &LeaseView, now: Timestamp) -> Object {
         .raw("ttl", &seconds)
         .text("path", path)
         .text("state", state);
+    if !view.name.is_empty() {
+        object = object.text("username", &view.name);
+    }
     if let Some(error) = &view.revoke_error {
         object = object.text("revoke_error", error);
     }
@@ -167,5 +187,10 @@ async fn count(visit: &Visit) -> Result<Answer, Refusal> {
         }
     }
     let all = counts.active + counts.pending + counts.ending;
-    Ok(Answer::data(Object::new().number("lease_count", all).object("counts", by_mount)))
+    Ok(Answer::data(
+        Object::new()
+            .number("lease_count", all)
+            .number("quarantined", counts.unreadable)
+            .object("counts", by_mount),
+    ))
 }

@@ -419,6 +419,9 @@ fn leases(state: &Shared) -> LeasePorts {
         issue: fake(issue).into(),
         renew: nobody().into(),
         revoke: nobody().into(),
+        lookup_name: nobody().into(),
+        unreadable: nobody().into(),
+        tidy: nobody().into(),
         lost: fake(move |message: Lost| {
             revoking.lock().unwrap().revoked.push(message.lease);
             Ok(())

@@ -8,3 +8,4 @@ mod outbox;
 mod renewing;
 mod repeating;
 mod rig;
+mod tidying;
