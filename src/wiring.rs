@@ -23,11 +23,10 @@ use mssm_messages::audit::Append;
 use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmount};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
-use mssm_messages::lease::CountTarget;
 use mssm_messages::seal::{InstallAuditKey, SealNow, Stages};
 use mssm_messages::storage::StoragePort;
 use mssm_messages::{Barrier, Port};
-use mssm_minter::{Minter, MinterConfig};
+use mssm_minter::{LeaseManagerPorts, Minter, MinterConfig};
 use mssm_mounts::{MountKeeper, MountReplica};
 use mssm_seal::{KeeperConfig, KeyReplica, Link, RootKeySource, SealKeeper};
 use mssm_storage::{StorageHandle, StorageKind};
@@ -123,7 +122,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     // Together, because every login goes back and forth between the two.
     let arbiter = Arbiter::new().handle();
     let (lease, engines) = start_lease(&arbiter, &ground, boot, audit.append.clone()).await?;
-    let minter = start_minter(&arbiter, &ground, boot, lease.clone().into()).await?;
+    let minter = start_minter(&arbiter, &ground, boot, lease.clone()).await?;
     let dynamic = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);
     engines.send(dynamic).map_err(|_| StartError::Linking)?;
 
@@ -240,11 +239,16 @@ async fn start_minter(
     arbiter: &ArbiterHandle,
     ground: &Ground,
     boot: BootId,
-    leases: Port<CountTarget>,
+    leases: Addr<LeaseManager>,
 ) -> Result<Addr<Minter>, StartError> {
     let ground = ground.clone();
     on_arbiter(arbiter, move || {
         let (_, barrier) = ground.barrier();
+        let leases = LeaseManagerPorts {
+            count: leases.clone().into(),
+            issue: leases.clone().into(),
+            revoke: leases.into(),
+        };
         let config = MinterConfig { boot, leases };
         Minter::new(config, barrier, ground.clock, ground.random).start()
     })

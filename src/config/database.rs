@@ -152,6 +152,7 @@ fn role(key: &str, raw: raw::Role) -> Result<RolePatch, ConfigError> {
         reuse_window_secs: secs("reuse_window", raw.reuse_window)?,
         max_leases: raw.max_leases,
         max_leases_per_token: raw.max_leases_per_token,
+        allow_privileged: raw.allow_privileged,
         ..RolePatch::default()
     })
 }

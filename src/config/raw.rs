@@ -107,6 +107,7 @@ pub(super) struct Role {
     pub(super) reuse_window: Option<String>,
     pub(super) max_leases: Option<u32>,
     pub(super) max_leases_per_token: Option<u32>,
+    pub(super) allow_privileged: Option<bool>,
 }
 
 /// What the environment overrides: `MSSM_SERVER_ADDRESS` and so on.

@@ -38,6 +38,8 @@ mod rotation;
 #[cfg(test)]
 mod seal;
 #[cfg(test)]
+mod selftest;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
 mod troubles;

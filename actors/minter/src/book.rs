@@ -10,15 +10,17 @@ use mssm_domain::{BootId, Clock, ClusterId, ConnectionId, LeaseId, MountId, Rand
 use mssm_messages::engine::EngineError;
 use mssm_messages::keys::KeyError;
 use mssm_messages::lease::CountTarget;
-use mssm_messages::{Barrier, BarrierError, Changes, Port};
+use mssm_messages::{Barrier, BarrierError, Changes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::engine::Dialer;
+use crate::minter::LeaseManagerPorts;
 use crate::pool::{Backend, Facts, Sessions};
 use crate::record::{ConnectionRecord, RecordError, RoleRecord, decode, encode};
 use crate::rolecheck::says;
 use crate::rotation::Agenda;
+use crate::selftest::Candidates;
 use crate::spec::{Lane, Spec, application_name};
 use crate::statements::split_all;
 
@@ -88,6 +90,17 @@ struct State {
     leaving: HashSet<(MountId, String)>,
 }
 
+impl Role {
+    /// Reads and splits a definition.
+    pub(crate) fn new(record: RoleRecord, version: u64) -> Result<Self, EngineError> {
+        let statements = split_all(&record.creation_statements)
+            .map_err(|error| EngineError::Invalid(error.to_string()))?;
+        let limits = says(&statements, &["connection", "limit"]);
+        let ends = says(&statements, &["valid", "until"]);
+        Ok(Self { record, version, statements, limits, ends })
+    }
+}
+
 /// Shared by the minter's own tasks, on its one thread; never borrowed across an await.
 pub(crate) struct Book {
     pub(crate) boot: BootId,
@@ -95,9 +108,10 @@ pub(crate) struct Book {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) dialer: Arc<dyn Dialer>,
-    pub(crate) leases: Port<CountTarget>,
+    pub(crate) leases: LeaseManagerPorts,
     /// Which passwords are due to change.
     pub(crate) agenda: Agenda,
+    pub(crate) candidates: Candidates,
     state: RefCell<State>,
 }
 
@@ -148,14 +162,15 @@ fn changing() -> EngineError {
 impl Book {
     pub(crate) fn new(
         boot: BootId,
-        leases: Port<CountTarget>,
+        leases: LeaseManagerPorts,
         barrier: Barrier,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
         dialer: Arc<dyn Dialer>,
     ) -> Self {
         let (agenda, state) = (Agenda::default(), RefCell::default());
-        Self { boot, barrier, clock, random, dialer, leases, agenda, state }
+        let candidates = Candidates::default();
+        Self { boot, barrier, clock, random, dialer, leases, agenda, candidates, state }
     }
 
     /// Begins to serve a store.
@@ -318,11 +333,7 @@ impl Book {
         else {
             return Ok(None);
         };
-        let statements = split_all(&record.creation_statements)
-            .map_err(|error| EngineError::Invalid(error.to_string()))?;
-        let limits = says(&statements, &["connection", "limit"]);
-        let ends = says(&statements, &["valid", "until"]);
-        let role = Rc::new(Role { record, version, statements, limits, ends });
+        let role = Rc::new(Role::new(record, version)?);
         let mut state = self.state.borrow_mut();
         if state.changes == changes {
             state.roles.insert(key, Rc::clone(&role));
@@ -353,7 +364,7 @@ impl Book {
     /// How many leases need a connection's definition.
     pub(crate) async fn count_leases(&self, target: ConnectionId) -> Result<u64, EngineError> {
         let busy = || EngineError::Unavailable("the lease manager does not answer".to_owned());
-        let count = self.leases.ask(CountTarget { target }, COUNT_DEADLINE).await;
+        let count = self.leases.count.ask(CountTarget { target }, COUNT_DEADLINE).await;
         count.map_err(|_| busy())?.map_err(|_| busy())
     }
 

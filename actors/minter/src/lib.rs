@@ -26,6 +26,7 @@ mod record;
 mod rolecheck;
 mod roles;
 mod rotation;
+mod selftest;
 mod spec;
 mod statements;
 mod template;
@@ -36,4 +37,4 @@ mod tests;
 mod tls;
 mod username;
 
-pub use minter::{Minter, MinterConfig};
+pub use minter::{LeaseManagerPorts, Minter, MinterConfig};

@@ -34,28 +34,39 @@ const RETRY_FOR: Duration = Duration::from_secs(10);
 /// See [`Prepare`]: the database is not touched.
 pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, EngineError> {
     let role_name = msg.role.as_str();
-    let Some(role) = book.role(msg.mount, role_name).await? else {
+    let candidate = book.candidates.find(msg.mount, role_name);
+    let role = match &candidate {
+        Some(candidate) => Some(Rc::clone(&candidate.role)),
+        None => book.role(msg.mount, role_name).await?,
+    };
+    let Some(role) = role else {
         return Err(EngineError::Unknown(format!("unknown role: {role_name}")));
     };
     let connection = &role.record.db_name;
     let target = find_target(book, msg.mount, connection).await?;
-    if !is_allowed(&target.record.allowed_roles, role_name) {
+    if candidate.is_none() && !is_allowed(&target.record.allowed_roles, role_name) {
         return Err(EngineError::Forbidden(format!("\"{role_name}\" is not an allowed role")));
     }
     // Nothing is waited for after this: once a connection is leaving, nobody is told of it.
     book.check_stays(msg.mount, connection)?;
     let who = &msg.caller.display_name;
+    let shown = candidate.as_ref().map_or(role_name, |candidate| candidate.name.as_str());
     let names = Names {
         mount: msg.mount,
         connection: target.record.id,
         connection_name: connection.clone(),
-        role: role_name.to_owned(),
-        username: username::generate(who, role_name, book.random.as_ref(), book.clock.now()),
+        role: shown.to_owned(),
+        username: username::generate(who, shown, book.random.as_ref(), book.clock.now()),
     };
-    let record = CredentialRecord::new(names, &role.record, role.version);
+    let mut record = CredentialRecord::new(names, &role.record, role.version);
+    record.probe = candidate.as_ref().map(|_| role_name.to_owned());
+    let data = encode(&record).map_err(damaged)?;
+    if let Some(candidate) = candidate {
+        candidate.data.replace(Some(data.duplicate()));
+    }
     Ok(Prepared {
         target: target.record.id,
-        data: encode(&record).map_err(damaged)?,
+        data,
         ttl: Ttl::from_secs(role.record.default_ttl_secs).ok(),
         max_ttl: Ttl::from_secs(role.record.max_ttl_secs).ok(),
         renewable: true,
@@ -164,7 +175,13 @@ impl Mint {
     async fn plan(book: &Rc<Book>, msg: &Create) -> Result<Self, EngineError> {
         let credential: CredentialRecord = decode(&msg.data).map_err(damaged)?;
         let target = find_target(book, credential.mount, &credential.connection_name).await?;
-        let role = book.role(credential.mount, &credential.role).await?;
+        let role = match &credential.probe {
+            Some(probe) => {
+                let candidate = book.candidates.find(credential.mount, probe);
+                candidate.map(|candidate| Rc::clone(&candidate.role))
+            }
+            None => book.role(credential.mount, &credential.role).await?,
+        };
         let changed = || EngineError::Unavailable("the definition changed, try again".to_owned());
         let role =
             role.filter(|role| role.version == credential.role_version).ok_or_else(changed)?;
@@ -271,7 +288,7 @@ pub(crate) fn grant_to_us(name: &str, facts: &Facts) -> String {
 }
 
 /// Which of the statements failed, from 1; `None` for one of ours.
-fn failed_statement(refusal: &Refusal, lengths: &[usize]) -> Option<usize> {
+pub(crate) fn failed_statement(refusal: &Refusal, lengths: &[usize]) -> Option<usize> {
     let mut index = refusal.done;
     if let (0, Some(position)) = (refusal.done, refusal.position) {
         let position = usize::try_from(position).unwrap_or(usize::MAX);
@@ -300,7 +317,7 @@ fn template(error: TemplateError) -> EngineError {
 }
 
 /// The end on the database's clock, with its offset: `2006-01-02 15:04:05+00`.
-fn expiration(facts: &Facts, expires_at: Timestamp) -> String {
+pub(crate) fn expiration(facts: &Facts, expires_at: Timestamp) -> String {
     let theirs = facts.on_their_clock(expires_at.after(GRACE)).rfc3339();
     let seconds = theirs.get(..19).unwrap_or_default();
     format!("{}+00", seconds.replace('T', " "))

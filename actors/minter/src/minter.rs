@@ -10,7 +10,7 @@ use mssm_messages::engine::{
     Create, CreateError, Created, DynamicSecretsEngine, EngineError, Extend, Outcome, Prepare,
     Prepared, Revoke, SecretsEngine, Unmount,
 };
-use mssm_messages::lease::CountTarget;
+use mssm_messages::lease::{self, CountTarget, Issue};
 use mssm_messages::minter::{
     Configure, ConnectionView, DeleteConnection, DeleteRole, ListConnections, ListRoles,
     ReadConnection, ReadRole, ResetConnection, RoleView, WriteConnection, WriteRole,
@@ -35,8 +35,19 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct MinterConfig {
     /// This run of the server; part of every session's name.
     pub boot: BootId,
-    /// Where to ask how many leases need a connection before it is deleted or moved.
-    pub leases: Port<CountTarget>,
+    /// How it reaches the lease manager.
+    pub leases: LeaseManagerPorts,
+}
+
+/// How the minter reaches the lease manager.
+#[derive(Clone, Debug)]
+pub struct LeaseManagerPorts {
+    /// Says how many leases need a connection before it is deleted or moved.
+    pub count: Port<CountTarget>,
+    /// Has a self-test's login made under a lease.
+    pub issue: Port<Issue>,
+    /// Ends it.
+    pub revoke: Port<lease::Revoke>,
 }
 
 /// Makes, extends and ends database logins, and keeps the definitions they come from.

@@ -184,6 +184,17 @@ impl Sessions {
         Live::open(dialer.as_ref(), spec, Some(database), clock.as_ref()).await
     }
 
+    /// Logs in as somebody else, as an application would, and out again.
+    pub(crate) async fn try_login(&self, user: &str, password: &str) -> Result<(), DbError> {
+        let Opener { dialer, spec, .. } = self.pool.manager();
+        let mut config = spec.config.clone();
+        config.user(user).password(password).application_name("mssm self-test");
+        let (tls, settings) = (spec.tls.clone(), spec.settings.clone());
+        let spec = Spec { config, others: Vec::new(), tls, settings };
+        let session = dialer.dial(&spec, None).await?;
+        session.run("SELECT 1").await.map(|_| ())
+    }
+
     /// Closes every session; those lent close when they come back.
     pub(crate) fn close(&self) {
         self.pool.close();

@@ -76,6 +76,7 @@ impl ConnectionRecord {
 /// A role: how logins are made and ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub(crate) struct RoleRecord {
     version: u8,
     pub(crate) db_name: String,
@@ -96,6 +97,9 @@ pub(crate) struct RoleRecord {
     /// 0 is no bound.
     pub(crate) max_leases_per_token: u32,
     pub(crate) scram_iterations: u32,
+    pub(crate) allow_privileged: bool,
+    /// True if its self-test went well.
+    pub(crate) verified: bool,
     pub(crate) managed: bool,
 }
 
@@ -117,6 +121,8 @@ impl RoleRecord {
             max_leases: 0,
             max_leases_per_token: 0,
             scram_iterations: mssm_crypto::scram::DEFAULT_ITERATIONS,
+            allow_privileged: false,
+            verified: false,
             managed: false,
         }
     }
@@ -153,6 +159,9 @@ pub(crate) struct CredentialRecord {
     pub(crate) renew_statements: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<String>,
+    /// The self-test that this login is for; nobody was given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) probe: Option<String>,
 }
 
 /// The names in a [`CredentialRecord`].
@@ -178,6 +187,7 @@ impl CredentialRecord {
             revocation_statements: role.revocation_statements.clone(),
             renew_statements: role.renew_statements.clone(),
             owner: role.owner.clone(),
+            probe: None,
         }
     }
 }

@@ -1,20 +1,35 @@
 //! What a role's statements may be: such that a mint in doubt can be fenced and a login ended.
 
+use std::collections::BTreeSet;
+
 use crate::lexer::{Kind, Token, lex, placeholder};
 use crate::statements::split_all;
 use crate::template::{TemplateError, Values, mentions, render};
 
 /// Checks what makes a login and replies warnings; an error says which statement, counted from 1, and why.
-pub(crate) fn check_creation(texts: &[String]) -> Result<Vec<String>, String> {
+pub(crate) fn check_creation(texts: &[String], privileged: bool) -> Result<Vec<String>, String> {
     let statements = split(texts, "creation_statements")?;
     if statements.is_empty() {
         return Err("creation_statements must not be empty".to_owned());
     }
     let mut warnings = Vec::new();
+    let mut rights = BTreeSet::new();
     for (index, statement) in statements.iter().enumerate() {
-        check_creating(statement, index == 0, &mut warnings)
+        check_creating(statement, index == 0)
             .and_then(|()| check_template(statement, true))
+            .and_then(|()| check_rights(statement, privileged, &mut rights))
             .map_err(|error| at(index, "creation_statements", &error))?;
+    }
+    for right in rights {
+        warnings.push(format!(
+            "{right} lets a login undo its own revocation: what it does outlives its lease"
+        ));
+    }
+    if statements.iter().any(|statement| grants_on_all(statement)) {
+        let text = "GRANT … ON ALL … for each login writes the catalogue entry of every table, at \
+                    each mint and each end: grant it once to a role that cannot log in, and that \
+                    role to the login";
+        warnings.push(text.to_owned());
     }
     if !statements.iter().any(|statement| mentions(statement, "password")) {
         warnings
@@ -88,7 +103,53 @@ fn check_template(statement: &str, creates: bool) -> Result<(), String> {
     }
 }
 
-fn check_creating(statement: &str, first: bool, warnings: &mut Vec<String>) -> Result<(), String> {
+/// Rights with which a login could undo its revocation, as far as the words say them.
+fn check_rights(
+    statement: &str,
+    privileged: bool,
+    rights: &mut BTreeSet<String>,
+) -> Result<(), String> {
+    const ATTRIBUTES: [&str; 4] = ["superuser", "createrole", "replication", "bypassrls"];
+    const MEMBERSHIPS: [&str; 2] = ["pg_execute_server_program", "pg_write_server_files"];
+    let words = words(statement);
+    let is =
+        |index: usize, word| words.get(index).is_some_and(|token: &Token<'_>| token.is_word(word));
+    let says =
+        |word: &&&str| words.iter().any(|token| token.is_word(word) || token.content() == **word);
+    let of_role = (is(0, "create") || is(0, "alter")) && (is(1, "role") || is(1, "user"));
+    let mut found: Vec<String> = Vec::new();
+    if of_role && !is(2, "mapping") {
+        found.extend(ATTRIBUTES.iter().filter(says).map(|right| right.to_ascii_uppercase()));
+    }
+    if is(0, "grant") || of_role {
+        found.extend(MEMBERSHIPS.iter().filter(says).map(|role| (*role).to_owned()));
+        // CREATE ROLE .. ADMIN x makes others the login's masters, which is another thing.
+        let admin = |index| is(index, "with") && is(index + 1, "admin");
+        if is(0, "grant") && (0..words.len()).any(admin) {
+            found.push("ADMIN OPTION".to_owned());
+        }
+    }
+    match found.first() {
+        Some(right) if !privileged => Err(format!(
+            "{right} lets a login undo its own revocation; allow_privileged=true permits it"
+        )),
+        _ => {
+            rights.extend(found);
+            Ok(())
+        }
+    }
+}
+
+/// True for `GRANT .. ON ALL TABLES` and the like.
+fn grants_on_all(statement: &str) -> bool {
+    let words = words(statement);
+    let grants = words.first().is_some_and(|word| word.is_word("grant"));
+    let on_all =
+        |pair: &[Token<'_>]| matches!(pair, [on, all] if on.is_word("on") && all.is_word("all"));
+    grants && words.windows(2).any(on_all)
+}
+
+fn check_creating(statement: &str, first: bool) -> Result<(), String> {
     let words = words(statement);
     check_session(&words)?;
     let is =
@@ -113,16 +174,6 @@ fn check_creating(statement: &str, first: bool, warnings: &mut Vec<String>) -> R
     }
     if !first && is(0, "create") && (role || is(1, "group")) && !is(2, "mapping") {
         return Err("only the first statement may create a role".to_owned());
-    }
-    if (is(0, "create") || altered) && role {
-        for right in ["superuser", "createrole", "replication", "bypassrls"] {
-            if words.iter().any(|token| token.is_word(right)) {
-                warnings.push(format!(
-                    "{} lets a login undo its own revocation: what it does outlives its lease",
-                    right.to_ascii_uppercase()
-                ));
-            }
-        }
     }
     Ok(())
 }
@@ -170,7 +221,7 @@ mod tests {
     const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'";
 
     fn check(more: &str) -> Result<Vec<String>, String> {
-        check_creation(&[CREATE.to_owned(), more.to_owned()])
+        check_creation(&[CREATE.to_owned(), more.to_owned()], false)
     }
 
     #[test]
@@ -181,7 +232,7 @@ mod tests {
             "/* x */ CREATE ROLE \"{{ name }}\"",
         ];
         for text in good {
-            assert!(check_creation(&[text.to_owned()]).is_ok(), "{text}");
+            assert!(check_creation(&[text.to_owned()], false).is_ok(), "{text}");
         }
         let bad = [
             "GRANT a TO \"{{name}}\"",
@@ -195,7 +246,7 @@ mod tests {
             "CREATE ROLE \"{{name}}",
         ];
         for text in bad {
-            assert!(check_creation(&[text.to_owned()]).is_err(), "{text}");
+            assert!(check_creation(&[text.to_owned()], false).is_err(), "{text}");
         }
     }
 
@@ -241,7 +292,7 @@ mod tests {
 
     #[test]
     fn rights_that_undo_a_revocation_are_warned_of() {
-        let checked = check_creation(&[format!("{CREATE} CREATEROLE")]).unwrap();
+        let checked = check_creation(&[format!("{CREATE} CREATEROLE")], true).unwrap();
         assert!(checked.iter().any(|text| text.contains("CREATEROLE")));
     }
 

@@ -13,6 +13,7 @@ use crate::ladder::{owner_query, unfit_owner};
 use crate::mint::is_allowed;
 use crate::record::RoleRecord;
 use crate::rolecheck::{check_creation, check_later};
+use crate::selftest::try_out;
 
 /// More rounds would only be a way to keep our processors busy.
 const MAX_ROUNDS: u32 = 1_000_000;
@@ -30,8 +31,23 @@ pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>
         Some((version, record)) => (version, record),
         None => (0, RoleRecord::new()),
     };
+    let verifies = msg.patch.verify != Some(false);
+    record.verified = false;
     let mut warnings = apply(&mut record, msg.patch)?;
     check_connection(book, mount, name, &record, &mut warnings).await?;
+    let target = book.target(mount, &record.db_name).await?;
+    match (&msg.tester, target) {
+        (Some(tester), Some(target)) if verifies => {
+            let tried = try_out(book, &target, (mount, name), &record, tester).await?;
+            warnings.extend(tried);
+            record.verified = true;
+        }
+        (Some(_), _) => {
+            let text = "not verified: no login was made by these statements yet";
+            warnings.push(text.to_owned());
+        }
+        (None, _) => {}
+    }
     book.write(path, over, &record).await?;
     book.forget_role(mount, name);
     Ok(warnings)
@@ -56,6 +72,7 @@ fn apply(record: &mut RoleRecord, patch: RolePatch) -> Result<Vec<String>, Engin
     set(&mut record.reuse_window_secs, patch.reuse_window_secs);
     set(&mut record.max_leases, patch.max_leases);
     set(&mut record.max_leases_per_token, patch.max_leases_per_token);
+    set(&mut record.allow_privileged, patch.allow_privileged);
     if let Some(owner) = patch.owner {
         record.owner = (!owner.is_empty()).then_some(owner);
     }
@@ -81,7 +98,8 @@ fn apply(record: &mut RoleRecord, patch: RolePatch) -> Result<Vec<String>, Engin
             "reuse_window must be at most 1 hour: the password is kept in memory as long",
         );
     }
-    let mut warnings = check_creation(&record.creation_statements).map_err(EngineError::Invalid)?;
+    let mut warnings = check_creation(&record.creation_statements, record.allow_privileged)
+        .map_err(EngineError::Invalid)?;
     for (texts, field) in [
         (&record.revocation_statements, "revocation_statements"),
         (&record.renew_statements, "renew_statements"),
@@ -152,6 +170,8 @@ pub(crate) async fn read(book: &Rc<Book>, msg: ReadRole) -> Result<RoleView, Eng
         max_ttl: Ttl::from_secs(record.max_ttl_secs).ok(),
         owner: record.owner,
         scram_iterations: record.scram_iterations,
+        allow_privileged: record.allow_privileged,
+        verified: record.verified,
         managed_by_configuration: record.managed,
     })
 }

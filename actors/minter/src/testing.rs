@@ -15,7 +15,7 @@ use mssm_domain::{
 use mssm_messages::engine::{
     Create, CreateError, EngineError, Extend, Outcome, Prepare, Prepared, Revocation, Revoke,
 };
-use mssm_messages::lease::{CountTarget, LeaseError};
+use mssm_messages::lease::{self, CountTarget, Issue, Issued, LeaseError};
 use mssm_messages::minter::{ConnectionPatch, RolePatch, WriteConnection, WriteRole};
 use mssm_messages::seal::Opened;
 use mssm_testkit::{MemoryStore, SeededRandom, TestClock, TestPostgres, barrier_over};
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::engine::postgres::Postgres;
 use crate::engine::{DbError, Dialer, Refusal, Row, Session};
 use crate::spec::Spec;
-use crate::{Minter, MinterConfig};
+use crate::{LeaseManagerPorts, Minter, MinterConfig};
 
 /// What most roles say.
 pub(crate) const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' \
@@ -63,6 +63,30 @@ impl Handler<CountTarget> for Leases {
     }
 }
 
+impl Handler<Issue> for Leases {
+    type Result = Result<Issued, LeaseError>;
+
+    fn handle(&mut self, _msg: Issue, _ctx: &mut Self::Context) -> Self::Result {
+        Err(LeaseError::Busy)
+    }
+}
+
+impl Handler<lease::Revoke> for Leases {
+    type Result = Result<(), LeaseError>;
+
+    fn handle(&mut self, _msg: lease::Revoke, _ctx: &mut Self::Context) -> Self::Result {
+        Ok(())
+    }
+}
+
+fn ports(manager: &Addr<Leases>) -> LeaseManagerPorts {
+    LeaseManagerPorts {
+        count: manager.clone().into(),
+        issue: manager.clone().into(),
+        revoke: manager.clone().into(),
+    }
+}
+
 /// A login that was made.
 pub(crate) struct Login {
     pub(crate) lease: LeaseId,
@@ -89,7 +113,7 @@ impl Rig {
         let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
         let counting = Arc::<tokio::sync::Mutex<()>>::default();
         let manager = Leases(Arc::clone(&leases), Arc::clone(&counting)).start();
-        let config = MinterConfig { boot, leases: manager.into() };
+        let config = MinterConfig { boot, leases: ports(&manager) };
         let barrier = barrier_over(store);
         let random_port: Arc<dyn Random> = random.clone();
         let minter =
@@ -127,7 +151,7 @@ impl Rig {
     ) -> Result<Vec<String>, EngineError> {
         patch.db_name.get_or_insert_with(|| "main".to_owned());
         let name = RoleName::parse(name).unwrap();
-        self.minter.send(WriteRole { mount: self.mount, name, patch }).await.unwrap()
+        self.minter.send(WriteRole { mount: self.mount, name, patch, tester: None }).await.unwrap()
     }
 
     pub(crate) async fn prepare(&self, role: &str) -> Result<Prepared, EngineError> {

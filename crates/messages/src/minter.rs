@@ -161,9 +161,22 @@ pub struct RolePatch {
     pub max_leases_per_token: Option<u32>,
     /// Rounds of the password's verifier, 1 to 4,096 and more.
     pub scram_iterations: Option<u32>,
+    /// True to let logins have rights that outlive their revocation, as `CREATEROLE`.
+    pub allow_privileged: Option<bool>,
+    /// False to store it without a self-test, marked as not verified.
+    pub verify: Option<bool>,
 }
 
-/// Stores a role's definition. Replies warnings.
+/// For whom a self-test makes its login: the login's lease is theirs.
+#[derive(Clone, Debug)]
+pub struct Tester {
+    /// Who writes the role.
+    pub caller: mssm_domain::Caller,
+    /// The mount's path, as `db/`.
+    pub prefix: String,
+}
+
+/// Stores a role's definition once a login was made, used and ended by it. Replies warnings.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Vec<String>, EngineError>")]
 pub struct WriteRole {
@@ -173,6 +186,8 @@ pub struct WriteRole {
     pub name: RoleName,
     /// What changes.
     pub patch: RolePatch,
+    /// Who has it tried; without, it is stored as not verified.
+    pub tester: Option<Tester>,
 }
 
 /// A role's definition.
@@ -198,6 +213,10 @@ pub struct RoleView {
     pub rules: LeaseRules,
     /// Rounds of the password's verifier.
     pub scram_iterations: u32,
+    /// True if logins may have rights that outlive their revocation.
+    pub allow_privileged: bool,
+    /// True if a login was made, used and ended by this very definition.
+    pub verified: bool,
     /// True if the server's configuration file defines it.
     pub managed_by_configuration: bool,
 }

@@ -5,7 +5,8 @@ use mssm_messages::engine::{EngineError, EngineKind};
 use mssm_messages::lease::Issue;
 use mssm_messages::minter::{
     ConnectionPatch, ConnectionView, DeleteConnection, DeleteRole, ListConnections, ListRoles,
-    ReadConnection, ReadRole, ResetConnection, RolePatch, RoleView, WriteConnection, WriteRole,
+    ReadConnection, ReadRole, ResetConnection, RolePatch, RoleView, Tester, WriteConnection,
+    WriteRole,
 };
 
 use super::rotations;
@@ -159,7 +160,14 @@ async fn role(visit: &Visit, name: &str, verb: Verb) -> Result<Answer, Refusal> 
             Ok(Answer::data(show_role(&ask(&minter.read_role, message, FAR).await?)))
         }
         Verb::Write => {
-            let message = WriteRole { mount, name, patch: role_patch(&visit.call.body)? };
+            let caller = visit.authorized.caller.as_ref().clone();
+            let tester = Tester { caller, prefix: visit.mount.prefix.to_string() };
+            let message = WriteRole {
+                mount,
+                name,
+                patch: role_patch(&visit.call.body)?,
+                tester: Some(tester),
+            };
             Ok(Answer::done_with(commit(&minter.write_role, message).await?))
         }
         Verb::Delete => {
@@ -171,6 +179,8 @@ async fn role(visit: &Visit, name: &str, verb: Verb) -> Result<Answer, Refusal> 
 }
 
 fn role_patch(body: &Body) -> Result<RolePatch, Refusal> {
+    // Shown, and sent back by who reads a role to write it; the self-test says it, not the caller.
+    let _ = body.raw("verified");
     let rounds = body.number("scram_iterations")?.map(u32::try_from).transpose();
     Ok(RolePatch {
         db_name: body.text("db_name")?,
@@ -187,6 +197,8 @@ fn role_patch(body: &Body) -> Result<RolePatch, Refusal> {
         max_leases: bound(body, "max_leases")?,
         max_leases_per_token: bound(body, "max_leases_per_token")?,
         scram_iterations: rounds.map_err(|_| Refusal::invalid("scram_iterations is too large"))?,
+        allow_privileged: body.flag("allow_privileged")?,
+        verify: body.flag("verify")?,
     })
 }
 
@@ -199,6 +211,7 @@ fn bound(body: &Body, name: &str) -> Result<Option<u32>, Refusal> {
 fn show_role(view: &RoleView) -> Object {
     let secs = |ttl: Option<Ttl>| ttl.map_or(0, Ttl::secs);
     let mut object = Object::sized(1024)
+        .flag("allow_privileged", view.allow_privileged)
         .texts("creation_statements", &view.creation_statements)
         .text("credential_type", "password")
         .text("db_name", &view.db_name)
@@ -211,7 +224,8 @@ fn show_role(view: &RoleView) -> Object {
         .number("reuse_window", secs(view.rules.reuse_window))
         .texts("revocation_statements", &view.revocation_statements)
         .texts("rollback_statements", &view.rollback_statements)
-        .number("scram_iterations", view.scram_iterations.into());
+        .number("scram_iterations", view.scram_iterations.into())
+        .flag("verified", view.verified);
     if let Some(owner) = &view.owner {
         object = object.text("owner", owner);
     }

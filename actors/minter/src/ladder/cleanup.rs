@@ -8,9 +8,10 @@ use mssm_messages::failpoint;
 
 use super::{Case, Ladder, Verdicts, words};
 use crate::engine::DbError;
-use crate::mint::{pause, run_later};
+use crate::mint::{failed_statement, pause, run_later};
 use crate::pool::Live;
 use crate::quote::{identifier, identifiers, literal, literals};
+use crate::statements::split_all;
 
 /// How often a statement that collided with others' is sent again.
 const TRIES: u32 = 10;
@@ -55,7 +56,26 @@ impl Ladder {
                 Ok(()) => self.drop_one(&case).await,
                 Err(why) => Outcome::AccessEnded(why),
             };
+            let outcome = match (&case.credential.probe, outcome) {
+                (Some(probe), Outcome::AccessEnded(why)) => {
+                    self.book.candidates.note(case.credential.mount, probe, &why);
+                    self.sweep_probe(&case).await
+                }
+                (_, outcome) => outcome,
+            };
             verdicts.set(&case, outcome);
+        }
+    }
+
+    /// Nobody was given this login: what it owns came of its role's own statements, seconds ago.
+    async fn sweep_probe(&self, case: &Case) -> Outcome {
+        let held = match self.find_holdings(std::slice::from_ref(case)).await {
+            Ok(mut holdings) => holdings.remove(&case.oid).unwrap_or_default(),
+            Err(error) => return Outcome::AccessEnded(words(error)),
+        };
+        match self.hand_over_all(case, &held, None).await {
+            Ok(()) => self.drop_one(case).await,
+            Err(why) => Outcome::AccessEnded(why),
         }
     }
 
@@ -91,11 +111,7 @@ impl Ladder {
     async fn unburden(&self, case: &Case, held: &Holdings) -> Result<(), String> {
         let custom = &case.credential.revocation_statements;
         if !custom.is_empty() {
-            let sql =
-                run_later(&case.credential, custom, None).map_err(|error| error.to_string())?;
-            let sql = format!("{BRIEFLY}{sql}");
-            let done = self.insist(&self.session, &sql).await;
-            return done.map_err(|error| format!("revocation_statements: {}", words(error)));
+            return self.run_custom(case, custom).await;
         }
         let owner = case.credential.owner.as_deref();
         match owner {
@@ -103,6 +119,17 @@ impl Ladder {
             None if !held.owned.is_empty() => return Err(says_owned(held)),
             None => {}
         }
+        // What a self-test's login owns is dropped: nobody is to inherit what nobody made.
+        let owner = if case.credential.probe.is_some() { None } else { owner };
+        self.hand_over_all(case, held, owner).await
+    }
+
+    async fn hand_over_all(
+        &self,
+        case: &Case,
+        held: &Holdings,
+        owner: Option<&str>,
+    ) -> Result<(), String> {
         let here = self.session.facts.database.as_str();
         let mut databases: Vec<&str> = held.databases.iter().map(String::as_str).collect();
         if databases.is_empty() && held.shared {
@@ -119,6 +146,29 @@ impl Ladder {
             done.map_err(|error| format!("database \"{database}\": {}", words(error)))?;
         }
         Ok(())
+    }
+
+    /// The role's own statements; a refusal says which.
+    async fn run_custom(&self, case: &Case, custom: &[String]) -> Result<(), String> {
+        let mut sql = BRIEFLY.to_owned();
+        let mut lengths = vec![sql.chars().count()];
+        for statement in split_all(custom).map_err(|error| error.to_string())? {
+            let text = run_later(&case.credential, &[statement], None);
+            let text = text.map_err(|error| error.to_string())?;
+            lengths.push(text.chars().count());
+            sql.push_str(&text);
+        }
+        let done = self.insist(&self.session, &sql).await;
+        done.map_err(|error| {
+            let number = match &error {
+                DbError::Refused(refusal) => failed_statement(refusal, &lengths),
+                _ => None,
+            };
+            // The first is ours.
+            let place = number.filter(|number| *number > 1);
+            let place = place.map_or(String::new(), |number| format!("statement {}: ", number - 1));
+            format!("revocation_statements: {place}{}", words(error))
+        })
     }
 
     /// An owner that may log in or is mighty would give the login's code its rights.
