@@ -98,6 +98,11 @@ async fn make(
         let id = lease.id.as_str().as_bytes().to_vec().into();
         changes = changes.put(token_path(record.token, lease.id.as_str()), 0, id);
     }
+    let early = if failpoint::is_planted(failpoint::Fault::CredentialFirst) {
+        Some(create(ports, ask, &record).await)
+    } else {
+        None
+    };
     failpoint::here("mint.before_lease");
     if let Err(error) = session.commit(changes, Vec::new()).await {
         if error.failed_expectation().is_none() {
@@ -109,7 +114,11 @@ async fn make(
     }
 
     failpoint::here("mint.after_lease");
-    let created = match create(ports, ask, &record).await {
+    let made = match early {
+        Some(made) => made,
+        None => create(ports, ask, &record).await,
+    };
+    let created = match made {
         Ok(created) => created,
         Err(failed) => {
             if !failed.in_doubt && withdraw(session, &record).await.is_ok() {

@@ -250,6 +250,9 @@ impl Session {
     fn fail(&self, lease: &str, reply: Reply, why: &str) -> u16 {
         bump(&self.failures_total);
         let attempts = self.book.borrow_mut().failed(lease, reply, self.uptime());
+        if attempts > 3 && failpoint::is_planted(failpoint::Fault::GivenUp) {
+            self.book.borrow_mut().remove(lease);
+        }
         self.tell(lease, &Err(why.to_owned()));
         attempts
     }

@@ -83,7 +83,7 @@ struct State {
     targets: HashMap<(MountId, String), Rc<Target>>,
     roles: HashMap<(MountId, String), Rc<Role>>,
     /// SQL that was sent and whose outcome is not known: which backend has it.
-    under_way: HashMap<LeaseId, Backend>,
+    under_way: HashMap<LeaseId, Vec<Backend>>,
     /// Leases whose login is being made at this moment.
     making: HashSet<LeaseId>,
     /// Connections that are about to go, or to lead elsewhere.
@@ -254,7 +254,7 @@ impl Book {
 
     /// Notes that a lease's SQL is sent, and to whom.
     pub(crate) fn begin(&self, lease: &LeaseId, backend: Backend) {
-        self.state.borrow_mut().under_way.insert(lease.clone(), backend);
+        self.state.borrow_mut().under_way.entry(lease.clone()).or_default().push(backend);
     }
 
     /// Notes that the outcome of a lease's SQL is known.
@@ -262,9 +262,16 @@ impl Book {
         self.state.borrow_mut().under_way.remove(lease);
     }
 
-    /// Who has a lease's SQL, if its outcome is not known.
-    pub(crate) fn under_way(&self, lease: &LeaseId) -> Option<Backend> {
-        self.state.borrow().under_way.get(lease).cloned()
+    /// Notes that the outcome of what one backend had is known.
+    pub(crate) fn answered(&self, lease: &LeaseId, backend: &Backend) {
+        if let Some(backends) = self.state.borrow_mut().under_way.get_mut(lease) {
+            backends.retain(|other| other != backend);
+        }
+    }
+
+    /// Who has SQL of a lease whose outcome is not known.
+    pub(crate) fn under_way(&self, lease: &LeaseId) -> Vec<Backend> {
+        self.state.borrow().under_way.get(lease).cloned().unwrap_or_default()
     }
 
     /// A connection, ready to be used: as it is defined at the moment of the reply.

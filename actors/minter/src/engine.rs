@@ -12,11 +12,11 @@ use crate::spec::Spec;
 pub(crate) const WRONG_PASSWORD: &str = "28P01";
 
 /// One row of an answer, as text; `None` is NULL.
-pub(crate) type Row = Vec<Option<String>>;
+pub type Row = Vec<Option<String>>;
 
 /// Why SQL did not do what it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum DbError {
+pub enum DbError {
     /// The database said no and undid all of it.
     Refused(Refusal),
     /// No connection could be made; nothing was sent. Says why, without an address.
@@ -29,16 +29,17 @@ pub(crate) enum DbError {
 
 /// The database's own word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// SQLSTATE.
-    pub(crate) code: String,
+    pub code: String,
     /// `ERROR` or `FATAL`.
-    pub(crate) severity: String,
-    pub(crate) message: String,
+    pub severity: String,
+    /// Its text.
+    pub message: String,
     /// How many statements were done before the one that failed (and undone with it).
-    pub(crate) done: usize,
+    pub done: usize,
     /// Where in the text, in characters from 1, if it says so.
-    pub(crate) position: Option<u32>,
+    pub position: Option<u32>,
 }
 
 impl DbError {
@@ -84,7 +85,7 @@ impl DbError {
 }
 
 /// An open session.
-pub(crate) trait Session: Send + Sync {
+pub trait Session: Send + Sync {
     /// Runs SQL text as one transaction: all of it happens, or nothing.
     ///
     /// Has a deadline of its own; a session that passed it is not usable any more.
@@ -95,7 +96,7 @@ pub(crate) trait Session: Send + Sync {
 }
 
 /// Opens sessions.
-pub(crate) trait Dialer: Send + Sync {
+pub trait Dialer: Send + Sync {
     /// Opens one, in another database than the definition's own if one is named.
     fn dial<'a>(
         &'a self,

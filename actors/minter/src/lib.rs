@@ -37,4 +37,6 @@ mod tests;
 mod tls;
 mod username;
 
+pub use engine::{DbError, Dialer, Refusal, Row, Session};
 pub use minter::{LeaseManagerPorts, Minter, MinterConfig};
+pub use spec::Spec;

@@ -68,7 +68,8 @@ impl Minter {
         Self::over(config, barrier, clock, random, Arc::new(Postgres))
     }
 
-    pub(crate) fn over(
+    /// The same over another way to reach databases.
+    pub fn over(
         config: MinterConfig,
         barrier: Barrier,
         clock: Arc<dyn Clock>,

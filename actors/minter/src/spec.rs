@@ -21,7 +21,7 @@ pub(crate) enum Lane {
 }
 
 /// All that a [`crate::engine::Dialer`] needs.
-pub(crate) struct Spec {
+pub struct Spec {
     pub(crate) config: Config,
     /// Tried if the server refuses the password in `config`: one of them may hold while, or since, it
     /// was changed.
@@ -46,6 +46,11 @@ pub(crate) fn application_name(cluster: ClusterId, boot: BootId, lane: Lane) -> 
 }
 
 impl Spec {
+    /// The name that the session says it has; it tells which run of the server opened it, and why.
+    pub fn application(&self) -> &str {
+        self.config.get_application_name().unwrap_or_default()
+    }
+
     /// Reads a definition; an error says what is wrong with it.
     pub(crate) fn new(
         record: &ConnectionRecord,

@@ -18,6 +18,6 @@ mod writer;
 pub use backend::StorageBackend;
 pub use backend::memory::MemoryStorage;
 pub use open::{
-    OpenError, StorageConfig, StorageHandle, StorageKind, check_offline, open, start_memory,
+    OpenError, StorageConfig, StorageHandle, StorageKind, check_offline, open, start_memory, work,
 };
 pub use writer::Stats;

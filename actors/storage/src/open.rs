@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use mssm_messages::Port;
-use mssm_messages::storage::{Report, StorageError, StoragePort};
+use mssm_messages::storage::{Commit, Report, StorageError, StoragePort};
+use mssm_messages::{Letter, Port};
 use redb::DatabaseError;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::StorageBackend;
 use crate::backend::embedded::EmbeddedStorage;
@@ -125,6 +125,16 @@ pub fn start_memory() -> std::io::Result<(StoragePort, Arc<MemoryStorage>)> {
     let memory = Arc::<MemoryStorage>::default();
     let (port, _handle) = start(Arc::clone(&memory) as _, Box::new(|_| {}))?;
     Ok((port, memory))
+}
+
+/// The commit thread's work as a task of the caller's own, for simulations, which have no threads.
+pub async fn work(
+    backend: Arc<dyn StorageBackend>,
+    queue: mpsc::Receiver<Letter<Commit>>,
+    on_poison: impl FnOnce(String) + Send + 'static,
+) {
+    let (_never_told, stop) = oneshot::channel();
+    Writer::new(backend, Arc::default(), Box::new(on_poison)).run(queue, stop).await;
 }
 
 /// Starts the commit thread over a backend.

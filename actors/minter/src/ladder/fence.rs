@@ -6,8 +6,9 @@ use mssm_domain::BootId;
 use mssm_messages::failpoint;
 
 use super::{Case, Ladder, words};
+use crate::engine::DbError;
 use crate::pool::Backend;
-use crate::quote::{identifier, literal};
+use crate::quote::{identifier, literal, literals};
 use crate::spec::{Lane, application_name};
 
 /// How often we look whether backends that were told to end have.
@@ -18,7 +19,8 @@ impl Ladder {
     ///
     /// Its name is taken by a role that cannot log in: that waits for a mint in flight, and then
     /// either finds its login, or no late mint can commit any more. The fence goes once the
-    /// mint's backend is known to be gone.
+    /// mint's backend is known to be gone. A fence whose answer was lost may come late as well:
+    /// its backend is ended like the mint's.
     pub(super) async fn fence(&self, case: &Case, boot: BootId) -> Result<bool, String> {
         const DUPLICATES: [&str; 2] = ["42710", "23505"];
         let backends = self.minting(case, boot)?;
@@ -30,7 +32,11 @@ impl Ladder {
             literal(&case.marker)
         );
         failpoint::here("fence.before_create");
+        self.book.begin(&case.lease, self.session.facts.backend.clone());
         let fenced = self.session.run(&fence).await;
+        if !matches!(fenced, Err(DbError::Lost)) {
+            self.book.answered(&case.lease, &self.session.facts.backend);
+        }
         failpoint::here("fence.after_create");
         match fenced {
             Ok(_) => {}
@@ -48,21 +54,26 @@ impl Ladder {
 
     /// Who may still have the SQL, as a condition on `pg_stat_activity`.
     ///
-    /// Of this very run we know the one backend, if it was sent at all; of an earlier one, all that
-    /// made logins.
+    /// Of this very run we know each backend; of earlier ones, which may have been more than the
+    /// one that made the login, all of this cluster.
     fn minting(&self, case: &Case, boot: BootId) -> Result<String, String> {
+        let mut backends: Vec<String> = Vec::new();
         if boot != self.book.boot {
             let cluster = self.book.cluster().map_err(|error| error.to_string())?;
-            let name = application_name(cluster, boot, Lane::Mint);
-            return Ok(format!("application_name = {}", literal(&name)));
+            let own = [Lane::Mint, Lane::Revoke]
+                .map(|lane| application_name(cluster, self.book.boot, lane));
+            let all = own[0].get(..22).unwrap_or_default();
+            backends.push(format!(
+                "(starts_with(application_name, {}) AND application_name NOT IN ({}))",
+                literal(all),
+                literals(own.iter().map(String::as_str))
+            ));
         }
-        Ok(match self.book.under_way(&case.lease) {
-            Some(Backend { pid, started }) => {
-                let (pid, started) = (literal(&pid), literal(&started));
-                format!("pid = {pid}::int AND backend_start = {started}::timestamptz")
-            }
-            None => "false".to_owned(),
-        })
+        for Backend { pid, started } in self.book.under_way(&case.lease) {
+            let (pid, started) = (literal(&pid), literal(&started));
+            backends.push(format!("(pid = {pid}::int AND backend_start = {started}::timestamptz)"));
+        }
+        Ok(if backends.is_empty() { "false".to_owned() } else { backends.join(" OR ") })
     }
 
     async fn end_backends(&self, condition: &str) -> Result<(), String> {

@@ -1,0 +1,116 @@
+//! Many seeds, one seed twice, and three planted faults that must be found.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mssm_domain::LeaseId;
+use mssm_messages::access;
+use mssm_messages::failpoint::{Fault, plant};
+use mssm_messages::lease::{LeaseError, Lookup};
+
+use crate::run::{Run, run};
+
+/// Seeds that the tests run unless `MSSM_SIMULATE_SEEDS` says another number.
+const SEEDS: u64 = 1_000;
+
+#[expect(clippy::disallowed_methods, reason = "how scripts/simulate says what to run")]
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// One seed in a system of its own, whose time is paused.
+fn simulate(seed: u64, fault: Option<Fault>) -> Result<Vec<String>, String> {
+    actix_rt::System::new().block_on(async move {
+        tokio::time::pause();
+        plant(fault);
+        let told = run(seed).await;
+        plant(None);
+        told
+    })
+}
+
+fn found(fault: Fault, invariant: &str) {
+    let violation = (0..500).find_map(|seed| simulate(seed, Some(fault)).err());
+    let violation = violation.expect("the fault is found");
+    let first = violation.lines().next().unwrap_or_default();
+    assert!(first.contains(invariant), "{violation}");
+    // The seed alone brings it back.
+    let seed = first.strip_prefix("seed ").and_then(|rest| rest.split_once(':')).unwrap().0;
+    let again = simulate(seed.parse().unwrap(), Some(fault)).unwrap_err();
+    assert_eq!(again, violation);
+}
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let first = setting("MSSM_SIMULATE_SEED", 0);
+    let seeds = setting("MSSM_SIMULATE_SEEDS", SEEDS);
+    let next = AtomicU64::new(first);
+    let handed_out = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= first + seeds {
+                        break;
+                    }
+                    match simulate(seed, None) {
+                        Ok(trace) => handed_out.fetch_add(logins(&trace), Ordering::SeqCst),
+                        Err(violation) => {
+                            panic!("{violation}\nreplay: scripts/simulate 1 --seed {seed}")
+                        }
+                    };
+                }
+            });
+        }
+    });
+    let handed_out = handed_out.into_inner();
+    eprintln!("{seeds} seeds from {first}, {handed_out} logins handed out: nothing found");
+    assert!(handed_out > 5 * seeds || seeds < 100, "little was tried");
+}
+
+/// How many logins were handed out in a run.
+fn logins(trace: &[String]) -> u64 {
+    let told = trace.iter().find_map(|line| line.split_once("handed out: "));
+    told.and_then(|(_, count)| count.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        assert_eq!(simulate(seed, None), simulate(seed, None));
+    }
+}
+
+#[test]
+fn a_credential_made_before_its_lease_is_found() {
+    found(Fault::CredentialFirst, "1: ");
+}
+
+#[test]
+fn a_login_dropped_while_its_sessions_go_on_is_found() {
+    found(Fault::SessionsLeft, "3: ");
+}
+
+#[test]
+fn a_revocation_given_up_is_found() {
+    found(Fault::GivenUp, "1: ");
+}
+
+/// Sealed, nothing is answered but that.
+async fn sealed_answers_nothing(seed: u64) {
+    let run = Run::begin(seed).await;
+    run.boot.seal().await;
+    let lease = LeaseId::parse("db/creds/app/0123456789abcdefghijABCD").unwrap();
+    let answer = run.boot.lease.send(Lookup { lease }).await.unwrap();
+    assert_eq!(answer.unwrap_err(), LeaseError::Sealed);
+    assert!(run.boot.barrier.exists(&access::token_record(run.token)).await.is_err());
+    run.boot.kill();
+}
+
+#[test]
+fn sealed_nothing_is_answered() {
+    actix_rt::System::new().block_on(async {
+        tokio::time::pause();
+        sealed_answers_nothing(1).await;
+    });
+}
