@@ -127,7 +127,9 @@ fn start(store: &MemoryStore, clock: &TestClock, ends: &Arc<Mutex<Ends>>) -> Add
     let config = LeaseConfig { boot: BootId::parse(ID).unwrap() };
     let engines = BTreeMap::from([(EngineKind::Database, ports)]);
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-    let random = Arc::new(SeededRandom::new(u64::from(std::process::id())));
+    // Another seed for each manager, or their leases get the same names.
+    let seed = u64::try_from(store.len()).unwrap();
+    let random = Arc::new(SeededRandom::new(seed));
     LeaseManager::new(config, barrier_over(store), engines, Log.start().into(), clock, random)
         .start()
 }
