@@ -243,7 +243,7 @@ async fn withdraw(session: &Session, record: &LeaseRecord) -> Result<(), Barrier
     let lease = record.lease.id.as_str();
     let changes = Changes::new().delete(live_path(lease)).delete(token_path(record.token, lease));
     failpoint::here("mint.before_withdrawal");
-    let withdrawn = session.ground.barrier.commit(changes).await;
+    let withdrawn = session.commit(changes, Vec::new()).await;
     failpoint::here("mint.after_withdrawal");
     withdrawn
 }

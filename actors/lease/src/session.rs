@@ -58,6 +58,7 @@ pub(crate) struct Session {
     changed: Notify,
     restored: Cell<bool>,
     closed: Cell<bool>,
+    over: Cell<bool>,
     running: Cell<usize>,
 }
 
@@ -84,6 +85,7 @@ impl Session {
             changed: Notify::new(),
             restored: Cell::new(false),
             closed: Cell::new(false),
+            over: Cell::new(false),
             running: Cell::new(0),
         })
     }
@@ -134,6 +136,7 @@ impl Session {
     pub(crate) async fn close(&self, patience: Duration) {
         self.closed.set(true);
         self.until(patience, |session| session.running.get() == 0).await;
+        self.over.set(true);
         self.waiters.take();
         self.book.take();
         self.repeats.clear();
@@ -264,12 +267,16 @@ impl Session {
         Ok(true)
     }
 
-    /// Makes changes durable together with the lines that tell the audit of them.
+    /// Makes changes durable together with the lines that tell the audit of them. Refused once the
+    /// session is over: the next one may be ending the same leases.
     pub(crate) async fn commit(
         &self,
         changes: Changes,
         lines: Vec<Entry>,
     ) -> Result<(), BarrierError> {
+        if self.over.get() {
+            return Err(KeyError::Sealed.into());
+        }
         self.ground.outbox.commit(changes, lines).await
     }
 

@@ -115,7 +115,7 @@ pub(crate) struct Book {
     state: RefCell<State>,
 }
 
-/// A login that is being made.
+/// A login that is being made, or ended.
 pub(crate) struct Making {
     book: Rc<Book>,
     lease: LeaseId,

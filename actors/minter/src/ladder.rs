@@ -15,7 +15,7 @@ use mssm_domain::{BootId, LeaseId};
 use mssm_messages::engine::{EngineError, Outcome, Revoke};
 use mssm_messages::{BarrierError, failpoint};
 
-use crate::book::{Book, Target, damaged};
+use crate::book::{Book, Making, Target, damaged};
 use crate::engine::DbError;
 use crate::marker::markers;
 use crate::mint::find_target;
@@ -33,6 +33,9 @@ pub(crate) struct Case {
     in_doubt: Option<BootId>,
     /// The role's oid, once it has been seen.
     oid: String,
+    /// While it is held, no other ladder for this lease begins: whoever gave up waiting for this
+    /// one, or was sealed meanwhile, asks again, and a fence of ours may still be on its way.
+    _alone: Making,
 }
 
 impl Case {
@@ -95,7 +98,7 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
 }
 
 async fn read_cases(
-    book: &Book,
+    book: &Rc<Book>,
     msg: Revoke,
     verdicts: &mut Verdicts,
 ) -> Result<Vec<Case>, EngineError> {
@@ -105,10 +108,12 @@ async fn read_cases(
         let (lease, in_doubt) = (revocation.lease, revocation.in_doubt);
         if book.is_making(&lease) {
             if let Some(verdict) = verdicts.0.get_mut(index) {
-                *verdict = Some(Outcome::Failed("the login is still being made".to_owned()));
+                *verdict =
+                    Some(Outcome::Failed("the login is still being made, or ended".to_owned()));
             }
             continue;
         }
+        let alone = book.make(&lease);
         match decode(&revocation.data).map_err(damaged) {
             Ok(credential) => cases.push(Case {
                 index,
@@ -117,6 +122,7 @@ async fn read_cases(
                 marker: String::new(),
                 in_doubt,
                 oid: String::new(),
+                _alone: alone,
             }),
             Err(error) => {
                 if let Some(verdict) = verdicts.0.get_mut(index) {
