@@ -153,6 +153,7 @@ impl Ladder {
         failpoint::here("revoke.before_look");
         let (mut there, absent) = self.look(cases).await?;
         failpoint::here("revoke.after_look");
+        self.end_late(&there).await?;
         there.extend(self.settle_absent(absent, verdicts).await?);
         failpoint::here("revoke.before_access");
         let there = self.end_access(there, verdicts).await;

@@ -1,5 +1,6 @@
 //! The mint in doubt: a login that is not there may still come, until that is made impossible.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mssm_domain::BootId;
@@ -50,6 +51,16 @@ impl Ladder {
         failpoint::here("fence.after_drop");
         self.book.settle(&case.lease);
         Ok(false)
+    }
+
+    /// Ends whoever may still make a login, or a fence in its place, behind the ladder's back: one
+    /// that is there was made by the mint, but an earlier run's fence may come when it is gone.
+    pub(super) async fn end_late(&self, cases: &[Case]) -> Result<(), String> {
+        let doubtful = cases.iter().filter_map(|case| Some((case, case.in_doubt?)));
+        let backends: Result<BTreeSet<String>, String> =
+            doubtful.map(|(case, boot)| self.minting(case, boot)).collect();
+        let backends = backends?.into_iter().collect::<Vec<_>>().join(" OR ");
+        if backends.is_empty() { Ok(()) } else { self.end_backends(&backends).await }
     }
 
     /// Who may still have the SQL, as a condition on `pg_stat_activity`.
