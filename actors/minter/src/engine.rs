@@ -5,6 +5,7 @@
 pub(crate) mod postgres;
 
 use futures_util::future::BoxFuture;
+use mssm_domain::SecretText;
 
 use crate::spec::Spec;
 
@@ -81,6 +82,21 @@ impl DbError {
             Self::Lost => "the database server did not answer in time".to_owned(),
             Self::Busy => "all connections to the database server are busy, try again".to_owned(),
         }
+    }
+
+    /// The same, for callers whose SQL held a password: a message that repeats it, or a verifier, does
+    /// not leave.
+    pub(crate) fn public_without(&self, password: &SecretText, verifier: Option<&str>) -> String {
+        let text = self.public();
+        // EXPOSE: looked for in what leaves, so that it does not.
+        let spilt = text.contains(password.expose())
+            || verifier.is_some_and(|verifier| text.contains(verifier))
+            || text.contains("SCRAM-SHA-256$");
+        if !spilt {
+            return text;
+        }
+        let code = self.code();
+        format!("the database refused it with a message that holds the password (SQLSTATE {code})")
     }
 }
 

@@ -210,8 +210,7 @@ pub(crate) async fn configure(
         warnings.extend(told.map_err(|error| of_file("role", name.as_str(), &error))?);
         let over = stored.as_ref().map_or(0, |(version, _)| *version);
         // The start does not wait for databases; and nobody is there to hold the lease of a trial.
-        let text = "is not verified: roles of the configuration file are not tried";
-        tracing::warn!(role = name.as_str(), text, "configured databases");
+        tracing::warn!(role = name.as_str(), "a role of the configuration file is not tried");
         if stored.is_none_or(|(_, before)| before != record) {
             book.write(path, over, &record).await?;
             book.forget_role(mount, name.as_str());

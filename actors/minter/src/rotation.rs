@@ -22,6 +22,7 @@ use mssm_messages::guarded_async;
 use crate::book::{Book, connection_path};
 use crate::connections::names;
 use crate::engine::DbError;
+use crate::mint::verify;
 use crate::pool::{Backend, Live};
 use crate::quote::literal;
 use crate::record::ConnectionRecord;
@@ -202,19 +203,13 @@ impl Change {
 
     /// The database's words, without the password.
     fn explain(&self, error: &DbError) -> EngineError {
-        let text = error.public();
-        let DbError::Refused(refusal) = error else { return EngineError::Unavailable(text) };
-        // EXPOSE: looked for in what leaves, so that it does not.
-        let spilt = text.contains(self.password.expose())
-            || self.verifier.as_ref().is_some_and(|verifier| text.contains(verifier))
-            || text.contains("SCRAM-SHA-256$");
-        if spilt {
-            let code = &refusal.code;
-            return EngineError::Refused(format!(
-                "the database refused it with a message that holds the password (SQLSTATE {code})"
-            ));
+        let text = error.public_without(&self.password, self.verifier.as_deref());
+        match error {
+            DbError::Refused(_) => EngineError::Refused(text),
+            DbError::Unreachable(_) | DbError::Lost | DbError::Busy => {
+                EngineError::Unavailable(text)
+            }
         }
-        EngineError::Refused(text)
     }
 }
 
@@ -224,11 +219,4 @@ struct How<'a> {
     /// True to send the password itself.
     plain: bool,
     rounds: u32,
-}
-
-async fn verify(book: &Book, password: &SecretText, rounds: u32) -> Result<String, EngineError> {
-    let (password, random) = (password.duplicate(), std::sync::Arc::clone(&book.random));
-    let work = move || mssm_crypto::scram::generate_verifier(&password, rounds, random.as_ref());
-    let made = tokio::task::spawn_blocking(work).await;
-    made.map_err(|_| EngineError::Internal)?.map_err(|_| EngineError::Internal)
 }

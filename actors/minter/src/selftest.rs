@@ -187,14 +187,7 @@ impl Trial<'_> {
             }
             _ => "creation_statements: ".to_owned(),
         };
-        // EXPOSE: looked for in what leaves, so that it does not.
-        if refusal.message.contains(self.password.expose()) {
-            return EngineError::Refused(format!(
-                "{place}the database refused it with a message that holds the password (SQLSTATE {})",
-                refusal.code
-            ));
-        }
-        EngineError::Refused(format!("{place}{}", error.public()))
+        EngineError::Refused(format!("{place}{}", error.public_without(&self.password, None)))
     }
 
     /// What came of the statements, by what the server's own catalogues say.

@@ -35,14 +35,23 @@ pub struct Spec {
 ///
 /// 63 bytes are all there is: a cluster's first 16 digits, a boot's 32.
 pub(crate) fn application_name(cluster: ClusterId, boot: BootId, lane: Lane) -> String {
-    let cluster = cluster.uuid().simple().to_string();
     let lane = match lane {
         Lane::Mint => 'm',
         Lane::Rotate => 'p',
         Lane::Revoke => 'r',
     };
-    let cluster = cluster.get(..16).unwrap_or_default();
-    format!("mssm:{cluster}:{}:{lane}", boot.uuid().simple())
+    format!("{}{lane}", run_prefix(cluster, boot))
+}
+
+/// How the names of all sessions of one run begin.
+pub(crate) fn run_prefix(cluster: ClusterId, boot: BootId) -> String {
+    format!("{}{}:", cluster_prefix(cluster), boot.uuid().simple())
+}
+
+/// How the names of all sessions of all runs begin.
+pub(crate) fn cluster_prefix(cluster: ClusterId) -> String {
+    let cluster = cluster.uuid().simple().to_string();
+    format!("mssm:{}:", cluster.get(..16).unwrap_or(&cluster))
 }
 
 impl Spec {
@@ -128,5 +137,10 @@ mod tests {
         let id = Uuid::from_u128(u128::MAX);
         let name = application_name(ClusterId::from_uuid(id), BootId::from_uuid(id), Lane::Mint);
         assert_eq!(name.len(), 56);
+        let (run, all) = (
+            run_prefix(ClusterId::from_uuid(id), BootId::from_uuid(id)),
+            cluster_prefix(ClusterId::from_uuid(id)),
+        );
+        assert!(name.starts_with(&run) && run.starts_with(&all) && all.len() == 22, "{run} {all}");
     }
 }

@@ -35,6 +35,7 @@ pub(crate) struct Rig {
     pub(crate) minter: Addr<Minter>,
     pub(crate) mount: MountId,
     pub(crate) boot: BootId,
+    pub(crate) cluster: ClusterId,
     pub(crate) clock: TestClock,
     pub(crate) store: MemoryStore,
     /// How many leases the lease manager says there are.
@@ -119,11 +120,13 @@ impl Rig {
         let minter =
             Minter::over(config, barrier, Arc::new(clock.clone()), random_port, dialer).start();
         let mount = MountId::from_uuid(Uuid::from_u128(5));
-        Self { minter, mount, boot, clock, store: store.clone(), leases, counting, random }
+        // Of each rig its own: a fence ends all sessions of its cluster's other runs, and tests share a server.
+        let cluster = ClusterId::from_uuid(Uuid::from_u128(u128::from(seed) << 64 | 9));
+        Self { minter, mount, boot, cluster, clock, store: store.clone(), leases, counting, random }
     }
 
     pub(crate) async fn open(self) -> Self {
-        let cluster = ClusterId::from_uuid(Uuid::from_u128(9));
+        let cluster = self.cluster;
         self.minter.send(Opened { cluster }).await.unwrap().unwrap();
         self
     }

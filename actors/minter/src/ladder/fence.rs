@@ -9,8 +9,8 @@ use mssm_messages::failpoint;
 use super::{Case, Ladder, words};
 use crate::engine::DbError;
 use crate::pool::Backend;
-use crate::quote::{identifier, literal, literals};
-use crate::spec::{Lane, application_name};
+use crate::quote::{identifier, literal};
+use crate::spec::{cluster_prefix, run_prefix};
 
 /// How often we look whether backends that were told to end have.
 const LOOKS: u32 = 20;
@@ -71,13 +71,11 @@ impl Ladder {
         let mut backends: Vec<String> = Vec::new();
         if boot != self.book.boot {
             let cluster = self.book.cluster().map_err(|error| error.to_string())?;
-            let own = [Lane::Mint, Lane::Revoke]
-                .map(|lane| application_name(cluster, self.book.boot, lane));
-            let all = own[0].get(..22).unwrap_or_default();
+            // Not those of this run: a rotation of ours may be under way.
             backends.push(format!(
-                "(starts_with(application_name, {}) AND application_name NOT IN ({}))",
-                literal(all),
-                literals(own.iter().map(String::as_str))
+                "(starts_with(application_name, {}) AND NOT starts_with(application_name, {}))",
+                literal(&cluster_prefix(cluster)),
+                literal(&run_prefix(cluster, self.book.boot))
             ));
         }
         for Backend { pid, started } in self.book.under_way(&case.lease) {

@@ -6,6 +6,7 @@ use mssm_messages::minter::RolePatch;
 use mssm_testkit::{TestDatabase, TestPostgres};
 use uuid::Uuid;
 
+use crate::spec::{Lane, application_name};
 use crate::testing::{CREATE, Rig, patch};
 
 async fn rig(postgres: &TestPostgres) -> (Rig, TestDatabase) {
@@ -235,8 +236,7 @@ async fn a_mint_in_doubt_cannot_come_through_behind_the_fence() {
     let prepared = rig.prepare("app").await.unwrap();
     let login = Rig::doubtful(prepared, rig.lease());
     let earlier = BootId::from_uuid(Uuid::from_u128(77));
-    let cluster = mssm_domain::ClusterId::from_uuid(Uuid::from_u128(9));
-    let application = crate::spec::application_name(cluster, earlier, crate::spec::Lane::Mint);
+    let application = application_name(rig.cluster, earlier, Lane::Mint);
     let late = postgres.admin(&database.name).await;
     let sql = format!(
         "SET application_name = '{application}'; BEGIN; CREATE ROLE \"{}\" LOGIN",
@@ -247,6 +247,31 @@ async fn a_mint_in_doubt_cannot_come_through_behind_the_fence() {
     assert_eq!(outcomes, [Outcome::Gone]);
     assert!(late.batch_execute("COMMIT").await.is_err(), "the late mint was ended");
     assert!(!postgres.role_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_fence_ends_no_session_of_its_own_run_and_of_no_other_cluster() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let earlier = BootId::from_uuid(Uuid::from_u128(77));
+    let other = mssm_domain::ClusterId::from_uuid(Uuid::from_u128(1 << 120));
+    let names = [
+        application_name(rig.cluster, rig.boot, Lane::Rotate),
+        application_name(other, earlier, Lane::Mint),
+        "psql".to_owned(),
+    ];
+    let mut sessions = Vec::new();
+    for name in names {
+        let session = postgres.admin(&database.name).await;
+        session.batch_execute(&format!("SET application_name = '{name}'")).await.unwrap();
+        sessions.push((name, session));
+    }
+    let login = Rig::doubtful(rig.prepare("app").await.unwrap(), rig.lease());
+    let outcomes = rig.revoke_all(&[&login], Some(earlier)).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    for (name, session) in sessions {
+        assert!(session.batch_execute("SELECT 1").await.is_ok(), "{name}");
+    }
 }
 
 #[actix_rt::test]
