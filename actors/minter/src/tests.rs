@@ -2,6 +2,7 @@
 
 mod definitions;
 mod fake;
+mod fencing;
 mod real;
 mod revoking;
 mod rotation;
