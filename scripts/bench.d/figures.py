@@ -1,7 +1,12 @@
-"""Start, size, memory, and KV under load."""
+"""Start, size, memory, KV under load, and a million leases."""
+
+import re
+import subprocess
 
 import load
+import machine
 import report
+from servers import Failure
 
 VALUE = "v" * 200
 SECRETS = 1000
@@ -70,3 +75,26 @@ def under_load(out, name, samples, least, aim):
     out.figure("  CPU seconds of the server for 10,000", pick("cpu_s_per_10k"))
     out.figure("  p50, ms", pick("p50_ms"))
     out.figure("  p99, ms", pick("p99_ms"))
+
+
+def leases(rig, out):
+    """A million leases in the lease manager itself, over a stub engine and a store in memory."""
+    count = 20_000 if rig.quick else 1_000_000
+    command = ["cargo", "run", "-q", "--release", "-p", "mssm-lease", "--example", "million", "--",
+               str(count)]
+    done = subprocess.run(command, cwd=rig.root, env=machine.with_cargo(), capture_output=True,
+                          text=True, check=False)
+    if done.returncode != 0:
+        raise Failure(f"the lease manager's measurement failed: {done.stderr[-2000:]}")
+    million = f"{count:,} leases: "
+    for name, pattern, goal in (
+        (million + "resident bytes each", r"^(\d+) resident bytes a lease", report.at_most(250)),
+        ("  unseal to first answer, ms", r"^first answer after (\d+) ms", report.at_most(100)),
+        ("  all timers armed, s", r"^all timers armed after ([\d.]+) s", report.at_most(10)),
+        ("  processor while nothing is due, ms in 5 s", r"^idle: (\d+) ms", None),
+        ("  1,000 ends a second: latest, ms late", r"(\d+) ms at most$", report.at_most(1000)),
+    ):
+        found = re.search(pattern, done.stdout, re.MULTILINE)
+        if found is None:
+            raise Failure(f"the lease manager's measurement did not say {name.strip()}")
+        out.figure(name, {"MSSM": [float(found.group(1))]}, goal=goal)

@@ -50,14 +50,18 @@ def install_openbao(folder):
     return binary
 
 
+def with_cargo():
+    """The environment in which cargo is found."""
+    cargo = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
+    return {**os.environ, "PATH": f"{cargo}:{os.environ['PATH']}"}
+
+
 def build(root):
     """A release build, with what it needs."""
     if subprocess.run([root / "scripts" / "prepare"], check=False).returncode != 0:
         raise Failure("scripts/prepare failed")
-    cargo = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
-    environment = {**os.environ, "PATH": f"{cargo}:{os.environ['PATH']}"}
     command = ["cargo", "build", "--release", "--bin", "mssm"]
-    if subprocess.run(command, cwd=root, env=environment, check=False).returncode != 0:
+    if subprocess.run(command, cwd=root, env=with_cargo(), check=False).returncode != 0:
         raise Failure("the release build failed")
     return root / "target" / "release" / "mssm"
 
