@@ -71,7 +71,7 @@ def pgbench_script(rig, rounds):
     """What MSSM sends for one login, as PostgreSQL's log shows it: one text, one transaction."""
     name = "v-token-bench-:a:b-1763800000"
     until = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(time.time() + 3600))
-    marker = f"mssm1:{'0' * 36}:{'a' * 64}:{'b' * 64}"
+    marker = f"mssm2:{'0' * 36}:{'a' * 64}:{'b' * 64}"
     file = rig.folder / f"mint-{rounds}.sql"
     file.write_text(
         "\\set a random(1000000000, 9999999999)\n\\set b random(1000000000, 9999999999)\n"

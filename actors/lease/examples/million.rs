@@ -81,7 +81,7 @@ impl Handler<Create> for Stub {
         if ends.ttl < 3_600 {
             ends.due.insert(msg.lease, msg.expires_at);
         }
-        Ok(Created { secret: Vec::new() })
+        Ok(Created { secret: Vec::new(), data: None })
     }
 }
 

@@ -83,7 +83,7 @@ async fn make(
     deciding: Deciding,
 ) -> Result<Issued, LeaseError> {
     let rules = prepared.rules;
-    let (record, prepared_warnings, warnings) = draft(session, ask, prepared)?;
+    let (mut record, prepared_warnings, warnings) = draft(session, ask, prepared)?;
     let mut making = Making::begin(session, &record, rules)?;
     drop(deciding);
 
@@ -128,6 +128,7 @@ async fn make(
         }
     };
     failpoint::here("mint.created");
+    record.data = created.data.unwrap_or(record.data);
     let record = hand_out(session, record, making.ends_at).await?;
     if !making.complete() {
         return Err(revoked_meanwhile());

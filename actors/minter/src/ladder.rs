@@ -16,11 +16,11 @@ use mssm_messages::engine::{EngineError, Outcome, Revoke};
 use mssm_messages::{BarrierError, failpoint};
 
 use crate::book::{Book, Making, Target, damaged};
-use crate::engine::DbError;
+use crate::engine::{DbError, Row};
 use crate::marker::markers;
 use crate::mint::find_target;
 use crate::pool::{Lent, Live};
-use crate::quote::literals;
+use crate::quote::{identifier, literal, literals};
 use crate::record::{CredentialRecord, decode};
 
 /// One login to end.
@@ -33,6 +33,8 @@ pub(crate) struct Case {
     in_doubt: Option<BootId>,
     /// The role's oid, once it has been seen.
     oid: String,
+    /// True if it has another name by now; `login` is that name.
+    renamed: bool,
     /// While it is held, no other ladder for this lease begins: whoever gave up waiting for this
     /// one, or was sealed meanwhile, asks again, and a fence of ours may still be on its way.
     _alone: Making,
@@ -42,6 +44,35 @@ impl Case {
     fn login(&self) -> &str {
         &self.credential.username
     }
+
+    /// False if the role that has its name is certainly another.
+    fn is_it(&self, oid: &str, marker: Option<&str>) -> bool {
+        let known = self.credential.oid.as_deref();
+        known.is_none_or(|known| known == oid) || marker == Some(&self.marker)
+    }
+
+    /// Keeps a renamed login's name as it is until the transaction ends, and fails if that name is
+    /// another role's by now; nothing for others.
+    fn hold(&self) -> String {
+        if !self.renamed {
+            return String::new();
+        }
+        let (name, login, oid) =
+            (identifier(self.login()), literal(self.login()), literal(&self.oid));
+        // Whoever would rename it waits for the row that the first statement changed.
+        format!(
+            "ALTER ROLE {name} NOLOGIN;\nSELECT (CASE WHEN EXISTS (SELECT FROM pg_roles \
+             WHERE rolname = {login} AND oid = {oid}::oid) THEN '1' \
+             ELSE 'the login was renamed meanwhile' END)::int;\n"
+        )
+    }
+}
+
+/// A role that may be a login of ours under another name.
+struct Renamed {
+    name: String,
+    oid: String,
+    marker: String,
 }
 
 /// What has become of the members of a batch.
@@ -122,6 +153,7 @@ async fn read_cases(
                 marker: String::new(),
                 in_doubt,
                 oid: String::new(),
+                renamed: false,
                 _alone: alone,
             }),
             Err(error) => {
@@ -135,7 +167,7 @@ async fn read_cases(
         cases.iter().map(|case| (&case.lease, case.login())).collect();
     let made = markers(book.barrier.keys(), cluster, &logins).await.map_err(BarrierError::Key)?;
     for (case, marker) in cases.iter_mut().zip(made) {
-        case.marker = marker;
+        case.marker = case.credential.marker.clone().unwrap_or(marker);
     }
     Ok(cases)
 }
@@ -166,22 +198,24 @@ impl Ladder {
     async fn look(&self, mut cases: Vec<Case>) -> Result<(Vec<Case>, Vec<Case>), String> {
         let names = literals(cases.iter().map(Case::login));
         let sql = format!(
-            "SELECT pg_is_in_recovery(), r.rolname, r.oid FROM (SELECT 1) one \
-             LEFT JOIN pg_roles r ON r.rolname IN ({names})"
+            "SELECT pg_is_in_recovery(), r.rolname, r.oid, shobj_description(r.oid, 'pg_authid') \
+             FROM (SELECT 1) one LEFT JOIN pg_roles r ON r.rolname IN ({names})"
         );
         let rows = self.session.run(&sql).await.map_err(words)?;
-        let mut oids = HashMap::new();
+        let mut roles = HashMap::new();
         for row in rows {
-            let mut fields = row.into_iter().map(Option::unwrap_or_default);
-            if fields.next().as_deref() != Some("f") {
+            let mut fields = row.into_iter();
+            if fields.next().flatten().as_deref() != Some("f") {
                 return Err("the connection leads to a standby".to_owned());
             }
-            if let (Some(name), Some(oid)) = (fields.next(), fields.next()) {
-                oids.insert(name, oid);
+            if let (Some(Some(name)), Some(Some(oid))) = (fields.next(), fields.next()) {
+                roles.insert(name, (oid, fields.next().flatten()));
             }
         }
         for case in &mut cases {
-            case.oid = oids.remove(case.login()).unwrap_or_default();
+            let role = roles.remove(case.login());
+            let role = role.filter(|(oid, marker)| case.is_it(oid, marker.as_deref()));
+            case.oid = role.map(|(oid, _)| oid).unwrap_or_default();
         }
         Ok(cases.into_iter().partition(|case| !case.oid.is_empty()))
     }
@@ -196,9 +230,18 @@ impl Ladder {
             return Ok(absent);
         }
         let renamed = self.find_renamed(&absent).await?;
-        let mut appeared = Vec::new();
-        for case in absent {
-            if let Some(name) = renamed.get(&case.marker) {
+        let (mut appeared, mut present) = (Vec::new(), Vec::new());
+        for mut case in absent {
+            let oid = case.credential.oid.as_deref();
+            let is_it = |role: &&Renamed| oid == Some(&role.oid) || role.marker == case.marker;
+            let same = |role: &&Renamed| oid == Some(&role.oid) && role.marker == case.marker;
+            let found = renamed.iter().find(same).or_else(|| renamed.iter().find(is_it));
+            if let Some(role) = found.filter(same) {
+                tracing::warn!(lease = %case.lease, name = role.name, "a login was renamed, and is ended");
+                (case.oid, case.renamed) = (role.oid.clone(), true);
+                case.credential.username.clone_from(&role.name);
+                present.push(case);
+            } else if let Some(Renamed { name, .. }) = found {
                 // Anybody may copy a marker onto another role on old servers: not touched, told.
                 verdicts.fail(&case, format!("the login seems to have been renamed to \"{name}\""));
             } else if let Some(boot) = case.in_doubt {
@@ -212,28 +255,32 @@ impl Ladder {
             }
         }
         if appeared.is_empty() {
-            return Ok(appeared);
+            return Ok(present);
         }
         let (there, gone) = self.look(appeared).await?;
         for case in gone {
             verdicts.fail(&case, "the login appeared and vanished");
         }
-        Ok(there)
+        present.extend(there);
+        Ok(present)
     }
 
-    async fn find_renamed(&self, absent: &[Case]) -> Result<HashMap<String, String>, String> {
+    /// Roles that have a login's marker or its oid, under another name.
+    async fn find_renamed(&self, absent: &[Case]) -> Result<Vec<Renamed>, String> {
         let markers = literals(absent.iter().map(|case| case.marker.as_str()));
+        let oids = literals(absent.iter().filter_map(|case| case.credential.oid.as_deref()));
         let sql = format!(
-            "SELECT d.description, r.rolname FROM pg_shdescription d \
-             JOIN pg_roles r ON r.oid = d.objoid \
-             WHERE d.classoid = 'pg_authid'::regclass AND d.description IN ({markers})"
+            "SELECT r.rolname, r.oid, d.description FROM pg_roles r \
+             LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass \
+             WHERE d.description IN ({markers}) OR r.oid IN (SELECT unnest(ARRAY[{oids}]::oid[]))"
         );
         let rows = self.session.run(&sql).await.map_err(words)?;
-        let pairs = rows.into_iter().filter_map(|row| {
-            let mut fields = row.into_iter().flatten();
-            Some((fields.next()?, fields.next()?))
-        });
-        Ok(pairs.collect())
+        let role = |row: Row| {
+            let mut fields = row.into_iter();
+            let (name, oid) = (fields.next()??, fields.next()??);
+            Some(Renamed { name, oid, marker: fields.next().flatten().unwrap_or_default() })
+        };
+        Ok(rows.into_iter().filter_map(role).collect())
     }
 
     /// A session of its own, for what must not wait behind others of the lane.

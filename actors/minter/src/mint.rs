@@ -10,7 +10,7 @@ use mssm_messages::{BarrierError, failpoint};
 use tokio::time::Instant;
 
 use crate::book::{Book, Role, Target, damaged};
-use crate::engine::{DbError, Refusal};
+use crate::engine::{DbError, Refusal, Row};
 use crate::marker::markers;
 use crate::pool::{Facts, Live};
 use crate::quote::{identifier, literal};
@@ -130,9 +130,9 @@ pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, Crea
         }
         book.settle(&msg.lease);
         match result {
-            Ok(_) => {
+            Ok(rows) => {
                 mint.after(book, &msg, &session);
-                return Ok(mint.created());
+                return Ok(mint.created(&rows));
             }
             Err(error) if error.is_transient() && tries < TRIES && begun.elapsed() < RETRY_FOR => {
                 drop(session);
@@ -236,7 +236,9 @@ impl Mint {
         if !facts.superuser {
             sql.push_str(&grant_to_us(&name, facts));
         }
-        let _ = write!(sql, "COMMENT ON ROLE {name} IS {}", literal(&self.marker));
+        let (marker, login) = (literal(&self.marker), literal(&self.credential.username));
+        let _ = writeln!(sql, "COMMENT ON ROLE {name} IS {marker};");
+        let _ = write!(sql, "SELECT oid FROM pg_roles WHERE rolname = {login}");
         Ok((SecretText::new(sql), lengths))
     }
 
@@ -264,9 +266,14 @@ impl Mint {
         }
     }
 
-    fn created(self) -> Created {
+    /// What the caller gets, and what the lease remembers from now on: the role's oid, by which it
+    /// is found under whatever name.
+    fn created(mut self, rows: &[Row]) -> Created {
+        let oid = rows.last().and_then(|row| row.first().cloned().flatten());
+        self.credential.oid = oid.filter(|oid| oid.bytes().all(|byte| byte.is_ascii_digit()));
+        let data = encode(&self.credential).ok();
         let username = SecretText::new(self.credential.username);
-        Created { secret: vec![("username", username), ("password", self.password)] }
+        Created { secret: vec![("username", username), ("password", self.password)], data }
     }
 }
 

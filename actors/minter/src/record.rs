@@ -162,6 +162,12 @@ pub(crate) struct CredentialRecord {
     /// The self-test that this login is for; nobody was given it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) probe: Option<String>,
+    /// The role's own number, by which it is found under whatever name; known once it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oid: Option<String>,
+    /// The marker on it, where that is another lease's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) marker: Option<String>,
 }
 
 /// The names in a [`CredentialRecord`].
@@ -188,6 +194,8 @@ impl CredentialRecord {
             renew_statements: role.renew_statements.clone(),
             owner: role.owner.clone(),
             probe: None,
+            oid: None,
+            marker: None,
         }
     }
 }

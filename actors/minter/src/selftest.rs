@@ -321,7 +321,7 @@ impl Trial<'_> {
 /// Roles, memberships and slots, but for logins of ours, which come and go.
 fn snapshot(when: &str) -> String {
     const OURS: &str = "(SELECT objoid FROM pg_shdescription \
-         WHERE classoid = 'pg_authid'::regclass AND description LIKE 'mssm1:%')";
+         WHERE classoid = 'pg_authid'::regclass AND description LIKE 'mssm2:%')";
     format!(
         "SELECT '{when}', 'role', rolname::text, concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END, \
          CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END, \

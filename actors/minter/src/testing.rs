@@ -13,7 +13,8 @@ use mssm_domain::{
     SecretBytes, SecretText, TokenId, TokenKind, generate_base62, generate_uuid,
 };
 use mssm_messages::engine::{
-    Create, CreateError, EngineError, Extend, Outcome, Prepare, Prepared, Revocation, Revoke,
+    Create, CreateError, Created, EngineError, Extend, Outcome, Prepare, Prepared, Revocation,
+    Revoke,
 };
 use mssm_messages::lease::{self, CountTarget, Issue, Issued, LeaseError};
 use mssm_messages::minter::{ConnectionPatch, RolePatch, WriteConnection, WriteRole};
@@ -188,26 +189,27 @@ impl Rig {
         &self,
         prepared: &Prepared,
         lease: &LeaseId,
-    ) -> Result<Vec<(&'static str, SecretText)>, CreateError> {
+    ) -> Result<Created, CreateError> {
         let create = Create {
             mount: self.mount,
             lease: lease.clone(),
             data: prepared.data.duplicate(),
             expires_at: self.clock.now().after(Duration::from_mins(1)),
         };
-        self.minter.send(create).await.unwrap().map(|created| created.secret)
+        self.minter.send(create).await.unwrap()
     }
 
     pub(crate) async fn mint(&self, role: &str) -> Result<Login, CreateError> {
         let prepared = self.prepare(role).await.unwrap();
         let lease = self.lease();
-        let secret = self.create(&prepared, &lease).await?;
+        let created = self.create(&prepared, &lease).await?;
         let value = |name: &str| {
-            let pair = secret.iter().find(|(key, _)| *key == name).unwrap();
+            let pair = created.secret.iter().find(|(key, _)| *key == name).unwrap();
             pair.1.expose().to_owned()
         };
         let (username, password) = (value("username"), value("password"));
-        Ok(Login { lease, username, password, data: prepared.data, target: prepared.target })
+        let data = created.data.unwrap_or(prepared.data);
+        Ok(Login { lease, username, password, data, target: prepared.target })
     }
 
     pub(crate) async fn extend(&self, login: &Login, by: Duration) -> Result<(), EngineError> {

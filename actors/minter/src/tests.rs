@@ -4,6 +4,7 @@ mod definitions;
 mod fake;
 mod fencing;
 mod real;
+mod renamed;
 mod revoking;
 mod rotation;
 mod statics;

@@ -127,6 +127,8 @@ pub struct Create {
 pub struct Created {
     /// The values.
     pub secret: Vec<(&'static str, SecretText)>,
+    /// What [`Prepare`] decided, with what is known since it was made; `None` if that is nothing.
+    pub data: Option<SecretBytes>,
 }
 
 /// Why nothing was made, and whether that is certain.

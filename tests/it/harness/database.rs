@@ -99,7 +99,7 @@ impl Database {
         self.query(&format!(
             "SELECT r.rolname::text FROM pg_roles r \
              JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass \
-             WHERE d.description LIKE 'mssm1:{cluster}:%' ORDER BY 1"
+             WHERE d.description LIKE 'mssm2:{cluster}:%' ORDER BY 1"
         ))
     }
 

@@ -144,7 +144,7 @@ impl Handler<Create> for FakeEngine {
             match plan {
                 None => {
                     let secret = vec![("password", SecretText::new("hunter2".to_owned()))];
-                    Ok(Created { secret })
+                    Ok(Created { secret, data: None })
                 }
                 Some(Making::Refused) => Err(CreateError { error, in_doubt: false }),
                 Some(Making::DoubtMade | Making::DoubtNotMade) => {

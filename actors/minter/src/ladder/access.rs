@@ -283,5 +283,6 @@ fn end_sessions_of(cases: &[Case]) -> String {
 /// Rung 1 for one login.
 fn bar(case: &Case) -> String {
     let name = identifier(case.login());
-    format!("ALTER ROLE {name} NOLOGIN VALID UNTIL '-infinity' PASSWORD NULL;\n")
+    let hold = case.hold();
+    format!("{hold}ALTER ROLE {name} NOLOGIN VALID UNTIL '-infinity' PASSWORD NULL;\n")
 }

@@ -47,7 +47,8 @@ impl Ladder {
             }
         };
         let (plain, laden): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(|case| {
-            !holdings.contains_key(&case.oid) && case.credential.revocation_statements.is_empty()
+            let bare = !holdings.contains_key(&case.oid) && !case.renamed;
+            bare && case.credential.revocation_statements.is_empty()
         });
         self.drop_all(&plain, verdicts).await;
         for case in laden {
@@ -151,6 +152,7 @@ impl Ladder {
     /// The role's own statements; a refusal says which.
     async fn run_custom(&self, case: &Case, custom: &[String]) -> Result<(), String> {
         let mut sql = BRIEFLY.to_owned();
+        sql.push_str(&case.hold());
         let mut lengths = vec![sql.chars().count()];
         for statement in split_all(custom).map_err(|error| error.to_string())? {
             let text = run_later(&case.credential, &[statement], None);
@@ -191,6 +193,7 @@ impl Ladder {
     ) -> Result<(), DbError> {
         let name = identifier(case.login());
         let mut sql = BRIEFLY.to_owned();
+        sql.push_str(&case.hold());
         if let Some(owner) = owner {
             // A function that runs with its owner's rights must not come into others' hands.
             let definers = format!(
@@ -249,7 +252,7 @@ impl Ladder {
     }
 
     async fn drop_one(&self, case: &Case) -> Outcome {
-        let sql = format!("DROP ROLE {}", identifier(case.login()));
+        let sql = format!("{}DROP ROLE {}", case.hold(), identifier(case.login()));
         failpoint::here("revoke.before_drop");
         let dropped = self.insist(&self.session, &sql).await;
         failpoint::here("revoke.after_drop");

@@ -219,7 +219,7 @@ async fn check_users(
 ) -> Result<Vec<String>, EngineError> {
     let users = literals(record.accounts.iter().map(|account| account.username.as_str()));
     let sql = format!(
-        "SELECT rolname, rolcanlogin, coalesce(shobj_description(oid, 'pg_authid') LIKE 'mssm1:%', \
+        "SELECT rolname, rolcanlogin, coalesce(shobj_description(oid, 'pg_authid') LIKE 'mssm2:%', \
          false) FROM pg_roles WHERE rolname IN ({users})"
     );
     let live = dial(book, &target.record, None).await.map_err(unavailable)?;

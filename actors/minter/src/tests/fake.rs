@@ -21,7 +21,7 @@ async fn a_login_is_made_by_one_message_that_has_no_password_in_it() {
     let rig = rig(&database).await;
     let prepared = rig.prepare("app").await.unwrap();
     assert!(database.asked().is_empty(), "preparing touches no database");
-    let secret = rig.create(&prepared, &rig.lease()).await.unwrap();
+    let secret = rig.create(&prepared, &rig.lease()).await.unwrap().secret;
     let (username, password) = (secret[0].1.expose(), secret[1].1.expose());
     assert_eq!((secret[0].0, secret[1].0), ("username", "password"));
     assert_eq!(password.len(), 24);
@@ -34,7 +34,7 @@ async fn a_login_is_made_by_one_message_that_has_no_password_in_it() {
     assert!(sql.contains("VALID UNTIL '2027-01-15 08:01:05+00'"), "{sql}");
     assert!(sql.contains("CONNECTION LIMIT 10"));
     assert!(sql.contains(&format!("GRANT readonly TO \"{username}\"")));
-    assert!(sql.contains(&format!("COMMENT ON ROLE \"{username}\" IS 'mssm1:")));
+    assert!(sql.contains(&format!("COMMENT ON ROLE \"{username}\" IS 'mssm2:")));
     assert!(!sql.contains("CURRENT_USER"), "a superuser needs no membership");
     assert!(!sql.contains(password));
 }

@@ -39,7 +39,7 @@ async fn a_login_works_until_it_is_revoked() {
     assert!(row.get::<_, String>(0).starts_with("SCRAM-SHA-256$4096:"));
     assert!(row.get::<_, bool>(1), "the end is on the database's own clock");
     assert_eq!(row.get::<_, i32>(2), 10);
-    assert!(row.get::<_, String>(3).starts_with("mssm1:"));
+    assert!(row.get::<_, String>(3).starts_with("mssm2:"));
     rig.extend(&login, Duration::from_hours(1)).await.unwrap();
     let sql = "SELECT rolvaliduntil > now() + interval '59 min' FROM pg_authid WHERE rolname = $1";
     assert!(admin.query_one(sql, &[&login.username]).await.unwrap().get::<_, bool>(0));
