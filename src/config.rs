@@ -3,6 +3,7 @@
 //! What exists as a [`Config`] is valid. An unknown key or a bad value is an error that names the
 //! key, what is wrong with it and what would be right.
 
+mod audit;
 mod database;
 mod files;
 mod raw;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use mssm_domain::SecretBytes;
 use mssm_storage::{StorageConfig, StorageKind};
 
+pub use audit::AuditConfig;
 pub use database::{DatabaseSettings, Databases};
 
 /// The environment, as a map, so that tests need none.
@@ -50,8 +52,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Where the root key comes from.
     pub seal: SealConfig,
-    /// The audit log's file.
-    pub audit_file: PathBuf,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// The server's own log.
     pub log: LogConfig,
     /// Bounds of the front door that are set; the rest is the front door's.
@@ -141,15 +143,7 @@ impl Config {
                 file.seal,
                 environment,
             )?,
-            audit_file: over.audit_file.or(file.audit.file).map(PathBuf::from).ok_or_else(
-                || {
-                    ConfigError::at(
-                        "audit.file",
-                        "is missing",
-                        "file = \"/var/log/mssm/audit.log\"",
-                    )
-                },
-            )?,
+            audit: AuditConfig::new(over.audit_file, file.audit)?,
             log: log(over.log_format, over.log_level, file.log)?,
             limits: LimitsConfig {
                 body_bytes: file.limits.body_bytes,

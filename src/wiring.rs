@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, AsyncContext, Context};
 use mssm_access::{AccessKeeper, AccessReplica};
-use mssm_audit::{AuditWriter, FileBackend};
+use mssm_audit::{AuditWriter, FileBackend, HeadConfig, HeadKeeper};
 use mssm_domain::{BootId, Clock, Random, generate_uuid};
 use mssm_http::{
     About, AuditPorts, Certificate, FrontDoor, LeasePorts, Limits, MinterPorts, Running, SealPorts,
@@ -23,7 +23,7 @@ use mssm_messages::audit::Append;
 use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmount};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
-use mssm_messages::seal::{InstallAuditKey, SealNow, Stages};
+use mssm_messages::seal::{SealNow, Stages};
 use mssm_messages::storage::StoragePort;
 use mssm_messages::{Barrier, Port};
 use mssm_minter::{LeaseManagerPorts, Minter, MinterConfig};
@@ -105,7 +105,7 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     })?;
     let certificate = certificate(&config)?;
     let (audit, audit_thread) =
-        AuditWriter::start(FileBackend::new(&config.audit_file), Arc::clone(&clock))?;
+        AuditWriter::start(FileBackend::new(&config.audit.file), Arc::clone(&clock))?;
 
     let root_key = match config.seal {
         SealConfig::Shamir => RootKeySource::Shamir,
@@ -131,12 +131,14 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let table = MountReplica::start(&owners.mounts).table;
     let minter = owners.minter.clone().into();
     let configured = ConfiguredDatabases::new(config.databases, table, minter).start();
-    let link = link(&owners, &chronicle, configured, audit.install.clone());
+    let head = HeadConfig { audit: audit.clone(), when_missing: config.audit.when_missing };
+    let head = HeadKeeper::new(head, ground.barrier().1, Arc::clone(&ground.clock)).start();
+    let link = link(&owners, &chronicle, configured, head);
     seal.send(link).await.map_err(|_| StartError::Linking)?;
 
     let about = Arc::new(About {
         storage_type: storage_name(config.storage.kind),
-        audit_path: config.audit_file.display().to_string(),
+        audit_path: config.audit.file.display().to_string(),
         open_metrics: config.limits.open_metrics,
         boot,
         started_at: ground.clock.now(),
@@ -180,7 +182,7 @@ fn link(
     owners: &Owners,
     chronicle: &Addr<Chronicle>,
     configured: Addr<ConfiguredDatabases>,
-    audit: Port<InstallAuditKey>,
+    head: Addr<HeadKeeper>,
 ) -> Link {
     let Owners { access, mounts, lease, minter, seal: _ } = owners.clone();
     let stages = Stages {
@@ -194,6 +196,8 @@ fn link(
             chronicle.clone().recipient(),
         ],
         closers: vec![
+            // Last of all, behind the last line.
+            head.clone().recipient(),
             mounts.recipient(),
             access.recipient(),
             minter.recipient(),
@@ -201,7 +205,7 @@ fn link(
             chronicle.clone().recipient(),
         ],
     };
-    Link { stages, audit: Some(audit) }
+    Link { stages, audit: Some(head.into()) }
 }
 
 /// The owners, whom every worker's front door reaches across arbiters.

@@ -53,6 +53,7 @@ pub(super) struct Seal {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Audit {
     pub(super) file: Option<String>,
+    pub(super) when_missing: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

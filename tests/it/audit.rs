@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Login, Server, eventually};
+use crate::harness::{Database, Login, Options, Server, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -216,4 +216,47 @@ fn the_log_goes_on_where_it_was_after_kill_9() {
     server.unseal();
     server.root().get("secret/data/a").expect(200);
     proven(&server);
+}
+
+#[test]
+fn a_log_that_lost_lines_between_two_runs_is_missed_at_the_next_unsealing() {
+    let mut server = Server::open();
+    let root = server.root();
+    root.post("secret/data/a", json!({"data": {"v": 1}})).expect(200);
+    server.stop();
+    let lines = server.audit_text().lines().count();
+    fs::remove_file(server.audit()).unwrap();
+    server.again();
+    server.unseal();
+    let told = server.audit_lines().into_iter().find(|line| line["event"] == json!("log-missing"));
+    let told = told.expect("its line");
+    assert_eq!(told["details"]["stored_count"], json!(lines.to_string()));
+    assert!(told["details"]["missing"].as_str().unwrap().contains(&format!("to {}", lines - 1)));
+    assert!(server.log().contains("does not hold what was written to it"));
+    assert!(root.get("sys/metrics").expect(200).text.contains("mssm_audit_missing 1"));
+    proven(&server);
+    // It was said once; the log that is there now is the one that counts.
+    server.stop();
+    server.again();
+    server.unseal();
+    assert!(root.get("sys/metrics").expect(200).text.contains("mssm_audit_missing 0"));
+}
+
+#[test]
+fn a_server_that_is_told_so_stays_sealed_while_lines_are_missing() {
+    let logged = "when_missing = \"refuse\"\n".to_owned();
+    let mut server = Server::ready(Options { logged, ..Options::default() });
+    server.root().post("secret/data/a", json!({"data": {"v": 1}})).expect(200);
+    server.stop();
+    let aside = server.path("aside.log");
+    fs::rename(server.audit(), &aside).unwrap();
+    server.again();
+    let refused = server.client().put("sys/unseal", json!({"key": server.shares[0]}));
+    assert!(refused.status >= 500, "{}", refused.text);
+    server.root().get("secret/data/a").refused(503, "sealed");
+    server.stop();
+    fs::rename(&aside, server.audit()).unwrap();
+    server.again();
+    server.unseal();
+    server.root().get("secret/data/a").expect(200);
 }

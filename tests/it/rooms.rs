@@ -148,6 +148,8 @@ const TABLE: &[(&str, &[&str])] = &[
         // Of crypto the chain's hashes and the checkpoints' signatures only.
         "actors/audit",
         &[
+            "actix",
+            "actix-rt",
             "base64",
             "hex",
             "mssm-crypto",

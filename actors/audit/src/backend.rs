@@ -36,6 +36,9 @@ pub trait AuditBackend: Send + 'static {
     /// `open` begins anew after that.
     fn inspect(&mut self) -> Result<(), Blocked>;
 
+    /// The line with this number, without its break; `None` if it lies before the lines here.
+    fn find(&mut self, seq: u64) -> Result<Option<Vec<u8>>, Blocked>;
+
     /// Where it is, for the operator.
     fn place(&self) -> String;
 }

@@ -9,13 +9,16 @@
 //! To add a kind of line: its entry in `messages::audit`, its shape in `line.rs`.
 
 mod backend;
+mod head;
 mod line;
 mod log;
+mod prefix;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod writer;
 
 pub use backend::{AuditBackend, Blocked, FileBackend, MemoryBackend};
+pub use head::{HeadConfig, HeadKeeper, WhenMissing};
 pub use verify::{Finding, Verdict, verify, verify_files};
 pub use writer::{AuditPorts, AuditWriter};

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mssm_crypto::chain::{Chain, CheckpointKey, Tree};
 use mssm_domain::Timestamp;
-use mssm_messages::audit::{Entry, Event};
+use mssm_messages::audit::{Entry, Event, Head};
 use serde::{Deserialize, Serialize};
 
 use crate::line::{self, Line};
@@ -13,6 +13,8 @@ use crate::line::{self, Line};
 pub(crate) const STARTED: &str = "log-started";
 /// The event that begins a file whose earlier lines are in other files.
 pub(crate) const CONTINUED: &str = "log-continued";
+/// The event that names the key of the checkpoints from here on.
+pub(crate) const KEY: &str = "log-key";
 /// The event from which a log can be taken up without reading all of it.
 const POSITION: &str = "log-position";
 /// So many bytes at least lie between two such events; what is read at a start is little more.
@@ -51,6 +53,11 @@ impl Position {
     pub(crate) fn append(&mut self, line: &[u8]) {
         self.chain.append(line);
         self.tree.append(&self.chain.head);
+    }
+
+    /// How far the log goes.
+    pub(crate) const fn at(&self) -> Head {
+        Head { count: self.chain.count, hash: self.chain.head }
     }
 
     /// How many lines there are, which is the next line's number.
@@ -108,6 +115,8 @@ pub(crate) struct Checkpoint {
 pub(crate) struct Log {
     pub(crate) position: Position,
     key: Option<CheckpointKey>,
+    /// True if the newest line is a checkpoint of this key.
+    signed: bool,
     /// Bytes since the last line that tells a position.
     untold: u64,
 }
@@ -124,6 +133,7 @@ impl Log {
     /// Signs checkpoints with this key from now on, or none.
     pub(crate) fn set_key(&mut self, key: Option<CheckpointKey>) {
         self.key = key;
+        self.signed = false;
     }
 
     /// The public key of the checkpoints.
@@ -150,7 +160,9 @@ impl Log {
             batch.push(&line);
             batch.tells = true;
         }
-        if let Some(key) = &self.key {
+        if let Some(key) = &self.key
+            && (batch.lines > 0 || !self.signed)
+        {
             let line = checkpoint(&batch.after, key, now)?;
             batch.push(&line);
         }
@@ -159,19 +171,28 @@ impl Log {
 
     /// The line that begins an empty file.
     pub(crate) fn first_line(&self, now: Timestamp) -> Entry {
-        let format = ("format", "1".to_owned());
-        let event = if self.position.count() == 0 {
-            Event { name: STARTED, details: vec![format] }
+        let mut details = vec![("format", "1".to_owned())];
+        details.extend(self.public_key().map(|key| ("key", hex::encode(key))));
+        let name = if self.position.count() == 0 {
+            STARTED
         } else {
-            Event { name: CONTINUED, details: vec![("edge", self.position.edge()), format] }
+            details.push(("edge", self.position.edge()));
+            CONTINUED
         };
-        Entry::Event { time: now, event }
+        Entry::Event { time: now, event: Event { name, details } }
+    }
+
+    /// The line that names the key, once there is one.
+    pub(crate) fn key_line(&self, now: Timestamp) -> Option<Entry> {
+        let details = vec![("key", hex::encode(self.public_key()?))];
+        Some(Entry::Event { time: now, event: Event { name: KEY, details } })
     }
 
     /// The batch is durable: the log stands behind it.
     pub(crate) fn accept(&mut self, batch: Batch) {
         self.untold = if batch.tells { 0 } else { self.untold + batch.bytes.len() as u64 };
         self.position = batch.after;
+        self.signed = self.key.is_some();
     }
 
     /// The log goes on after these lines, of which so many bytes tell no position.

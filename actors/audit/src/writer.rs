@@ -1,16 +1,20 @@
 //! The thread that owns the log: takes what waits, writes it together, syncs once, answers all.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use mssm_crypto::chain::CheckpointKey;
 use mssm_domain::{Clock, SecretBytes};
-use mssm_messages::audit::{Append, AuditError, AuditStatus, Entry, Event, ReadStatus};
+use mssm_messages::audit::{
+    Append, AuditError, AuditStatus, CompareHead, Entry, Event, Head, ReadStatus, Standing,
+};
 use mssm_messages::seal::{InstallAuditKey, StageError};
 use mssm_messages::{Letter, Port};
 use tokio::sync::mpsc;
 
 use crate::backend::{AuditBackend, Blocked};
 use crate::log::{Batch, Log, POSITION_EVERY, Position};
+use crate::prefix::Prefix;
 
 /// How many batches of entries may wait; one more is refused as busy.
 const QUEUE_BOUND: usize = 4096;
@@ -29,6 +33,16 @@ pub struct AuditPorts {
     pub install: Port<InstallAuditKey>,
     /// How the log does.
     pub status: Port<ReadStatus>,
+    /// Whether the log holds what it held.
+    pub compare: Port<CompareHead>,
+}
+
+/// The other ends of the ports.
+struct Queues {
+    append: mpsc::Receiver<Letter<Append>>,
+    install: mpsc::Receiver<Letter<InstallAuditKey>>,
+    status: mpsc::Receiver<Letter<ReadStatus>>,
+    compare: mpsc::Receiver<Letter<CompareHead>>,
 }
 
 /// Holds the log, its position and the signing key. Sends nothing; answers when lines are durable.
@@ -50,6 +64,9 @@ impl AuditWriter {
         let (append, appends) = Port::to_thread(QUEUE_BOUND);
         let (install, installs) = Port::to_thread(16);
         let (status, statuses) = Port::to_thread(64);
+        let (compare, comparisons) = Port::to_thread(16);
+        let queues =
+            Queues { append: appends, install: installs, status: statuses, compare: comparisons };
         let place = backend.place();
         let mut writer = Self {
             clock,
@@ -61,25 +78,23 @@ impl AuditWriter {
         // Only queues and a clock: no input or output of this runtime.
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            runtime.block_on(writer.run(appends, installs, statuses));
+            runtime.block_on(writer.run(queues));
         })?;
-        Ok((AuditPorts { append, install, status }, thread))
+        Ok((AuditPorts { append, install, status, compare }, thread))
     }
 
-    async fn run(
-        &mut self,
-        mut appends: mpsc::Receiver<Letter<Append>>,
-        mut installs: mpsc::Receiver<Letter<InstallAuditKey>>,
-        mut statuses: mpsc::Receiver<Letter<ReadStatus>>,
-    ) {
+    async fn run(&mut self, mut queues: Queues) {
         loop {
             tokio::select! {
-                Some(letter) = appends.recv() => self.append(letter, &mut appends),
-                Some(letter) = installs.recv() => {
+                Some(letter) = queues.append.recv() => self.append(letter, &mut queues.append),
+                Some(letter) = queues.install.recv() => {
                     let _ = letter.reply.send(self.install(letter.message));
                 }
-                Some(letter) = statuses.recv() => {
+                Some(letter) = queues.status.recv() => {
                     let _ = letter.reply.send(Ok(self.report()));
+                }
+                Some(letter) = queues.compare.recv() => {
+                    let _ = letter.reply.send(self.compare(letter.message.0));
                 }
                 else => return,
             }
@@ -112,7 +127,9 @@ impl AuditWriter {
         if opening {
             self.log.set_key(key);
         }
-        let written = write(&mut self.state(), &[]);
+        let named = self.log.key_line(self.clock.now()).filter(|_| opening);
+        let entries: Vec<&Entry> = named.iter().collect();
+        let written = write(&mut self.state(), &entries);
         if !opening {
             self.log.set_key(None);
         }
@@ -125,7 +142,32 @@ impl AuditWriter {
         {
             self.status.blocked = Some(blocked.0);
         }
-        AuditStatus { public_key: self.log.public_key(), ..self.status.clone() }
+        let (public_key, head) = (self.log.public_key(), self.log.position.at());
+        AuditStatus { public_key, head, ..self.status.clone() }
+    }
+
+    /// Looks for the line that followed a head: it names the head's hash.
+    fn compare(&mut self, head: Head) -> Result<Standing, AuditError> {
+        let written = write(&mut self.state(), &[]);
+        self.note(written)?;
+        let there = self.log.position.at();
+        let standing = match there.count.cmp(&head.count) {
+            Ordering::Less => Standing::Cut { found: there.count },
+            Ordering::Equal if there == head => Standing::Whole,
+            Ordering::Equal => Standing::Another,
+            Ordering::Greater => {
+                let line = self.backend.find(head.count);
+                match line.map_err(|Blocked(reason)| AuditError::Blocked(reason))? {
+                    None => Standing::Elsewhere,
+                    Some(line) => match Prefix::parse(&line) {
+                        Some(prefix) if prefix.prev == hex::encode(head.hash) => Standing::Whole,
+                        _ => Standing::Another,
+                    },
+                }
+            }
+        };
+        self.status.missing = standing.missing(head);
+        Ok(standing)
     }
 
     fn state(&mut self) -> Writing<'_> {

@@ -53,7 +53,17 @@ impl Tree {
                 node = hash_node(&left, &node);
             }
         }
-        self.edge.push(node);
+        self.push(node);
+    }
+
+    /// Takes the last complete subtree off the edge.
+    pub(crate) fn pop(&mut self) -> Option<[u8; 32]> {
+        self.edge.pop()
+    }
+
+    /// Puts the subtree that a line completed onto the edge.
+    pub(crate) fn push(&mut self, subtree: [u8; 32]) {
+        self.edge.push(subtree);
         self.count += 1;
     }
 
@@ -67,11 +77,11 @@ impl Tree {
     }
 }
 
-fn hash_leaf(line: &[u8]) -> [u8; 32] {
+pub(crate) fn hash_leaf(line: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update([0]).chain_update(line).finalize().into()
 }
 
-fn hash_node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+pub(crate) fn hash_node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
 

@@ -15,6 +15,7 @@ mod hazmat;
 mod key;
 pub mod keyring;
 pub mod names;
+pub mod proof;
 pub mod scram;
 pub mod shares;
 #[cfg(test)]

@@ -146,6 +146,60 @@ pub struct AuditStatus {
     pub public_key: Option<[u8; 32]>,
     /// Where the log is.
     pub path: String,
+    /// How far it goes.
+    pub head: Head,
+    /// What of an earlier run's lines is not there any more, if so.
+    pub missing: Option<String>,
+}
+
+/// How far the log goes; kept in the sealed store, so that lines that are gone are missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// How many lines there are.
+    pub count: u64,
+    /// The newest line's SHA-256; zeros if there is none.
+    pub hash: [u8; 32],
+}
+
+/// Asks whether the log still holds the lines up to this head.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Standing, AuditError>")]
+pub struct CompareHead(pub Head);
+
+/// What the log holds of the lines up to a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All of them.
+    Whole,
+    /// It ends before.
+    Cut {
+        /// How many lines there are.
+        found: u64,
+    },
+    /// The line in that place is another.
+    Another,
+    /// The line in that place is in an earlier file, which is not there.
+    Elsewhere,
+}
+
+impl Standing {
+    /// What is missing of the lines up to a head, for the operator.
+    pub fn missing(self, head: Head) -> Option<String> {
+        let last = head.count.saturating_sub(1);
+        match self {
+            Self::Whole => None,
+            Self::Cut { found: 0 } => Some(format!("records 0 to {last}: the log is gone")),
+            Self::Cut { found } => {
+                Some(format!("records {found} to {last}: the log's end was cut off"))
+            }
+            Self::Another => {
+                Some(format!("record {last} as it was written: the log is another one"))
+            }
+            Self::Elsewhere => Some(format!(
+                "record {last} and those before it: the file that held them is not there"
+            )),
+        }
+    }
 }
 
 /// Why the log took nothing; the request that it was for is refused.

@@ -34,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) tls: String,
     /// The `[seal]` section.
     pub(crate) seal: String,
+    /// More of the `[audit]` section.
+    pub(crate) logged: String,
     /// More sections, as `[db.connections.x]`.
     pub(crate) more: String,
     /// Files in the server's folder, private; `{folder}` in the settings stands for it.
@@ -48,6 +50,7 @@ impl Default for Options {
             audit: None,
             tls: "self_signed = true".to_owned(),
             seal: "kind = \"shamir\"".to_owned(),
+            logged: String::new(),
             more: String::new(),
             files: Vec::new(),
         }
@@ -286,14 +289,14 @@ impl Server {
     }
 
     fn write_config(&self) {
-        let Options { storage, tls, seal, more, .. } = &self.options;
+        let Options { storage, tls, seal, logged, more, .. } = &self.options;
         let (data, audit, port) = (self.data(), self.audit(), self.port);
         let folder = self.folder.path().display();
         let (data, audit) = (data.display(), audit.display());
         let text = format!(
             "[server]\naddress = \"127.0.0.1:{port}\"\n\n[tls]\n{tls}\n\n\
              [storage]\nkind = \"{storage}\"\nfolder = \"{data}\"\n\n[seal]\n{seal}\n\n\
-             [audit]\nfile = \"{audit}\"\n\n[log]\nformat = \"text\"\nlevel = \"info\"\n\n{more}\n"
+             [audit]\nfile = \"{audit}\"\n{logged}\n[log]\nformat = \"text\"\nlevel = \"info\"\n\n{more}\n"
         );
         std::fs::write(self.path("mssm.toml"), text.replace("{folder}", &folder.to_string()))
             .expect("the settings");

@@ -9,6 +9,7 @@ use mssm_messages::failpoint;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{AuditBackend, Blocked, Found};
+use crate::prefix::Prefix;
 
 /// The longest line that is read back; ours are far shorter, since entries are bounded.
 const LINE_BYTES_MAX: usize = 64 << 20;
@@ -100,6 +101,43 @@ fn skip_to(reader: &mut BufReader<&File>, tail: u64) -> io::Result<u64> {
     Ok(0)
 }
 
+/// Halves the file until the line is found: numbers only grow.
+fn find_line(file: &File, length: u64, seq: u64) -> io::Result<Option<Vec<u8>>> {
+    let (mut low, mut high) = (0, length);
+    let mut found = None;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some((start, line)) = line_from(file, middle)? else {
+            high = middle;
+            continue;
+        };
+        let Some(number) = Prefix::parse(&line).map(|prefix| prefix.seq) else { return Ok(None) };
+        if number < seq {
+            low = start + line.len() as u64 + 1;
+        } else {
+            high = middle;
+            found = Some((number, line));
+        }
+    }
+    Ok(found.filter(|(number, _)| *number == seq).map(|(_, line)| line))
+}
+
+/// The first whole line that begins at an offset or behind it, and where it begins.
+fn line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let mut reader = BufReader::new(file);
+    let mut start = offset;
+    if let Some(before) = offset.checked_sub(1) {
+        reader.seek(SeekFrom::Start(before))?;
+        let skipped = reader.skip_until(b'\n')?;
+        start = before + skipped as u64;
+    } else {
+        reader.rewind()?;
+    }
+    let mut line = Vec::new();
+    reader.take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
+    Ok((line.pop() == Some(b'\n')).then_some((start, line)))
+}
+
 impl AuditBackend for FileBackend {
     fn open(&mut self, tail: u64, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked> {
         self.open = None;
@@ -178,6 +216,13 @@ impl AuditBackend for FileBackend {
             Err(_) => "was moved or removed",
         };
         Err(Blocked(format!("{path} {reason}")))
+    }
+
+    fn find(&mut self, seq: u64) -> Result<Option<Vec<u8>>, Blocked> {
+        let Some(open) = &self.open else {
+            return Err(Blocked(format!("{} is not open", self.path.display())));
+        };
+        find_line(&open.file, open.length, seq).map_err(|error| self.blocked("read", &error))
     }
 
     fn place(&self) -> String {

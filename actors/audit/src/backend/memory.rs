@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{AuditBackend, Blocked, Found};
+use crate::prefix::Prefix;
 
 #[derive(Debug, Default)]
 struct State {
@@ -50,6 +51,13 @@ impl AuditBackend for MemoryBackend {
 
     fn inspect(&mut self) -> Result<(), Blocked> {
         self.state().refuse.clone().map_or(Ok(()), |reason| Err(Blocked(reason)))
+    }
+
+    fn find(&mut self, seq: u64) -> Result<Option<Vec<u8>>, Blocked> {
+        let state = self.state();
+        let mut lines = state.bytes.split(|byte| *byte == b'\n');
+        let found = lines.find(|line| Prefix::parse(line).is_some_and(|line| line.seq == seq));
+        Ok(found.map(<[u8]>::to_vec))
     }
 
     fn place(&self) -> String {

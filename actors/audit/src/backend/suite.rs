@@ -20,6 +20,31 @@ fn keeps_what_it_was_given(mut backend: impl AuditBackend) {
     assert_eq!(lines(&mut backend), ["one", "two", "three", "four"]);
 }
 
+fn finds_a_line_by_its_number(mut backend: impl AuditBackend) {
+    backend.open(u64::MAX, &mut |_| ()).unwrap();
+    let prev = "0".repeat(64);
+    let line = |seq: u64| {
+        let more = "x".repeat(usize::try_from(seq * 37 % 3000).unwrap());
+        format!(
+            "{{\"seq\":{seq},\"prev\":\"{prev}\",\"time\":\"t\",\"type\":\"event\",\"x\":\"{more}\"}}"
+        )
+    };
+    for seq in 5..200 {
+        backend.append(format!("{}\n", line(seq)).as_bytes()).unwrap();
+    }
+    for seq in 5..200 {
+        assert_eq!(backend.find(seq).unwrap(), Some(line(seq).into_bytes()));
+    }
+    assert_eq!((backend.find(4).unwrap(), backend.find(200).unwrap()), (None, None));
+}
+
+#[test]
+fn a_line_is_found_by_its_number_in_memory_and_in_a_file() {
+    finds_a_line_by_its_number(MemoryBackend::default());
+    let folder = tempfile::tempdir().unwrap();
+    finds_a_line_by_its_number(FileBackend::new(folder.path().join("audit.log")));
+}
+
 #[test]
 fn memory_keeps_what_it_was_given() {
     keeps_what_it_was_given(MemoryBackend::default());

@@ -36,6 +36,8 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
     if let Ok(Ok(status)) = put(&door.audit.status, ReadStatus, NEAR).await {
         let help = "1 while the audit log cannot be written, so that requests are refused.";
         page.one("mssm_audit_blocked", "gauge", help, u64::from(status.blocked.is_some()));
+        let help = "1 if lines of an earlier run were missing at unsealing.";
+        page.one("mssm_audit_missing", "gauge", help, u64::from(status.missing.is_some()));
         page.one("mssm_audit_lines_total", "counter", "Lines written.", status.lines);
         page.one("mssm_audit_syncs_total", "counter", "Syncs to disk.", status.syncs);
     }

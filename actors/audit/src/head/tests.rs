@@ -1,0 +1,138 @@
+//! A log that lost lines between two runs, and what the store remembers of it.
+
+use std::sync::Arc;
+
+use actix::Actor;
+use mssm_domain::{SecretBytes, Timestamp};
+use mssm_messages::audit::{Append, Entry, Event};
+use mssm_messages::seal::{Closing, InstallAuditKey};
+use mssm_testkit::{MemoryStore, TestClock};
+
+use super::*;
+use crate::{AuditWriter, FileBackend};
+
+struct Run {
+    ports: AuditPorts,
+    thread: std::thread::JoinHandle<()>,
+    keeper: actix::Addr<HeadKeeper>,
+}
+
+impl Run {
+    fn start(log: &std::path::Path, store: &MemoryStore, when_missing: WhenMissing) -> Self {
+        let clock = Arc::new(TestClock::new());
+        let (ports, thread) = AuditWriter::start(FileBackend::new(log), clock.clone()).unwrap();
+        let config = HeadConfig { audit: ports.clone(), when_missing };
+        let keeper = HeadKeeper::new(config, mssm_testkit::barrier_over(store), clock).start();
+        Self { ports, thread, keeper }
+    }
+
+    async fn unseal(&self) -> Result<(), StageError> {
+        let seed = Some(SecretBytes::new(vec![7; 32]));
+        self.keeper.send(InstallAuditKey { seed }).await.unwrap()
+    }
+
+    async fn write(&self, lines: u32) {
+        for number in 0..lines {
+            let details = vec![("number", number.to_string())];
+            let event = Event { name: "test", details };
+            let line = Entry::Event { time: Timestamp::from_unix_ms(0), event };
+            self.ports.append.ask(Append(vec![line]), DEADLINE).await.unwrap().unwrap();
+        }
+    }
+
+    async fn end(self) {
+        self.keeper.send(Closing).await.unwrap().unwrap();
+        self.keeper.send(InstallAuditKey { seed: None }).await.unwrap().unwrap();
+        // The actor holds ports; the thread is left to its end, as at a stop of the program.
+        drop((self.ports, self.thread));
+    }
+}
+
+/// Two runs on one log; between them something is done to it. What the second says is missing.
+async fn missing_after(spoil: fn(&std::path::Path), when: WhenMissing) -> Result<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, other) = (folder.path().join("audit.log"), folder.path().join("moved.log"));
+    let store = MemoryStore::new();
+    let run = Run::start(&log, &store, when);
+    run.unseal().await.unwrap();
+    run.write(10).await;
+    run.end().await;
+    // A copy, since the first run's thread may still hold the lock of the file.
+    std::fs::copy(&log, &other).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    spoil(&other);
+    let run = Run::start(&other, &store, when);
+    run.unseal().await.map_err(|StageError(text)| text)?;
+    run.write(1).await;
+    let text = std::fs::read_to_string(&other).unwrap();
+    let told = text.lines().find(|line| line.contains("log-missing"));
+    let status = run.ports.status.ask(ReadStatus, DEADLINE).await.unwrap().unwrap();
+    assert_eq!(told.is_some(), status.missing.is_some());
+    Ok(told.unwrap_or_default().to_owned())
+}
+
+fn cut_to(log: &std::path::Path, lines: usize) {
+    let text = std::fs::read_to_string(log).unwrap();
+    let kept: Vec<&str> = text.lines().take(lines).collect();
+    std::fs::write(log, kept.join("\n") + "\n").unwrap();
+}
+
+#[actix_rt::test]
+async fn a_log_that_is_whole_is_taken_up_without_a_word() {
+    assert_eq!(missing_after(|_| (), WhenMissing::Refuse).await, Ok(String::new()));
+}
+
+#[actix_rt::test]
+async fn a_cut_tail_is_missed_at_the_next_unsealing() {
+    // One checkpoint and its line are gone: every line that is left is in order and signed.
+    let cut = |log: &std::path::Path| cut_to(log, 21);
+    let told = missing_after(cut, WhenMissing::Warn).await.unwrap();
+    assert!(told.contains("records 21 to 22"), "{told}");
+    let refused = missing_after(cut, WhenMissing::Refuse).await.unwrap_err();
+    assert!(refused.contains("records 21 to 22"), "{refused}");
+}
+
+#[actix_rt::test]
+async fn a_deleted_log_is_missed_at_the_next_unsealing() {
+    let gone = |log: &std::path::Path| std::fs::remove_file(log).unwrap();
+    let told = missing_after(gone, WhenMissing::Warn).await.unwrap();
+    assert!(told.contains("records 1 to 22"), "{told}");
+    assert!(missing_after(gone, WhenMissing::Refuse).await.is_err());
+}
+
+#[actix_rt::test]
+async fn another_log_is_missed_even_if_it_is_longer() {
+    let longer = |log: &std::path::Path| {
+        let written = crate::log::Log::default();
+        let line = |number: u32| {
+            let event = Event { name: "forged", details: vec![("number", number.to_string())] };
+            Entry::Event { time: Timestamp::from_unix_ms(0), event }
+        };
+        let mut lines = vec![written.first_line(Timestamp::from_unix_ms(0))];
+        lines.extend((0..50).map(line));
+        let batch = written.batch(Timestamp::from_unix_ms(0), &lines).unwrap();
+        std::fs::write(log, batch.bytes).unwrap();
+    };
+    let told = missing_after(longer, WhenMissing::Warn).await.unwrap();
+    assert!(told.contains("another"), "{told}");
+}
+
+/// Requests do not wait for the store, and one write of it a second is all.
+#[actix_rt::test]
+async fn the_head_follows_the_log_without_a_commit_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let run = Run::start(&folder.path().join("audit.log"), &store, WhenMissing::Warn);
+    run.unseal().await.unwrap();
+    let before = store.commits();
+    run.write(50).await;
+    assert!(store.commits() <= before + 2, "{}", store.commits());
+    store.fail_writes(Some(mssm_messages::storage::StorageError::Busy));
+    run.write(5).await;
+    store.fail_writes(None);
+    run.end().await;
+    let kept = mssm_testkit::barrier_over(&store).read(&path()).await.unwrap().unwrap();
+    let head = decode(kept.bytes.expose()).unwrap();
+    let text = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
+    assert_eq!(head.count, text.lines().count() as u64);
+}
