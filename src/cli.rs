@@ -10,9 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use self::client::Client;
-use self::commands::{
-    AuditCommand, ClientCommand, Command, CommandLine, LocalCommand, StorageCommand,
-};
+use self::commands::{ClientCommand, Command, CommandLine, LocalCommand, StorageCommand};
 use self::environment::Environment;
 use self::failure::Failure;
 use self::input::ProcessInput;
@@ -22,6 +20,7 @@ use self::settings::{GlobalFlags, Settings};
 use self::tokenfile::TokenFiles;
 
 mod arguments;
+mod audit;
 mod call;
 mod client;
 mod commands;
@@ -92,9 +91,7 @@ fn locally(command: LocalCommand, out: &mut dyn Write) -> Result<(), Failure> {
         LocalCommand::Storage(StorageCommand::Check { config }) => {
             crate::storage_check(config.as_deref()).map_err(Failure::usage)?
         }
-        LocalCommand::Audit(AuditCommand::Verify { key, files }) => {
-            crate::audit_verify(&key, &files).map_err(Failure::usage)?
-        }
+        LocalCommand::Audit(command) => audit::run(&command).map_err(Failure::usage)?,
         LocalCommand::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "mssm", &mut script);

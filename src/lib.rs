@@ -3,8 +3,9 @@
 //! The rooms are crates (`crates/`, `actors/`); this library knows them all: it reads the settings
 //! ([`config`]), starts and links the actors ([`wiring`]), and is the command line ([`cli`]).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+mod auditing;
 mod chronicle;
 pub mod cli;
 mod clock;
@@ -28,11 +29,4 @@ pub fn server_main(config: Option<&Path>, dev_tls: bool) -> Result<(), String> {
 /// Checks the store named by the configuration at `config`; answers a report for the operator.
 pub fn storage_check(config: Option<&Path>) -> Result<String, String> {
     offline::storage_check(config, &config::process_environment())
-}
-
-/// Verifies audit `files` with the public key alone (`key` is a file's path or the key's text).
-///
-/// Answers a report for the operator; the error names the first line that does not hold.
-pub fn audit_verify(key: &str, files: &[PathBuf]) -> Result<String, String> {
-    offline::audit_verify(key, files)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::audit::AuditCommand;
 use super::db::DbCommand;
 use super::failure::Failure;
 use super::generic::{self, PathArgs, WriteArgs};
@@ -78,7 +79,7 @@ pub(crate) enum LocalCommand {
     /// Examine a server's store while the server is stopped
     #[command(subcommand)]
     Storage(StorageCommand),
-    /// Examine audit files
+    /// Prove what an audit log says, and that nothing was done to it
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Print a shell's completion script
@@ -103,22 +104,6 @@ pub(crate) enum StorageCommand {
         /// The server's configuration file
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-    },
-}
-
-/// What is done with audit files.
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuditCommand {
-    /// Check that no line was changed, added or taken away
-    #[command(after_help = "Examples:
-  mssm audit verify -key audit.pub /var/log/mssm/audit.log")]
-    Verify {
-        /// The public key: a file, or its hexadecimal text
-        #[arg(long, value_name = "FILE_OR_HEX")]
-        key: String,
-        /// The files, oldest first
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
     },
 }
 

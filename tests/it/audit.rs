@@ -260,3 +260,45 @@ fn a_server_that_is_told_so_stays_sealed_while_lines_are_missing() {
     server.unseal();
     server.root().get("secret/data/a").expect(200);
 }
+
+#[test]
+fn a_request_is_proved_to_somebody_who_has_the_key_and_no_log() {
+    let server = Server::open();
+    let root = server.root();
+    let id = root.get("sys/key-status").expect(200).text_at("/request_id");
+    let key = server.audit_key();
+    let head = root.get("sys/audit/key").expect(200).text_at("/data/head");
+    root.get("secret/data/b").expect(404);
+    let (log, out) = (server.audit().display().to_string(), server.path("proof"));
+    let out = out.display().to_string();
+    let done = |arguments: &[&str]| {
+        let output = server.cli(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    done(&["audit", "verify", "-key", &key, "-head", &head, &log]);
+    done(&["audit", "prove", "-key", &key, "-out", &out, &id, &log]);
+    let (one, two) = (format!("{out}.1.json"), format!("{out}.2.json"));
+    assert!(fs::read_to_string(&one).unwrap().contains(&id));
+    let told = done(&["audit", "check", "-key", &key, &one, &two]);
+    assert!(told.contains("is in the log of"), "{told}");
+    let forged = fs::read_to_string(&one).unwrap().replacen("sys/key-status", "sys/key-statuS", 1);
+    fs::write(&one, forged).unwrap();
+    assert!(!server.cli(&["audit", "check", "-key", &key, &one]).status.success());
+    let lines = server.audit_lines();
+    let numbers = lines.iter().filter(|line| line["type"] == json!("checkpoint"));
+    let numbers: Vec<String> = numbers.map(|line| line["seq"].to_string()).collect();
+    let (first, last) = (numbers.first().unwrap(), numbers.last().unwrap());
+    let beginning = done(&["audit", "consistency", "-key", &key, first, last, &log]);
+    fs::write(&one, beginning).unwrap();
+    assert!(done(&["audit", "check", "-key", &key, &one]).contains("is the beginning of"));
+    // The head that somebody kept shows that the end was cut off, at a checkpoint or not.
+    let cut = server.path("cut.log");
+    let kept: usize = numbers[numbers.len() / 2].parse().unwrap();
+    let text: Vec<String> = server.audit_text().lines().take(kept + 1).map(str::to_owned).collect();
+    fs::write(&cut, text.join("\n") + "\n").unwrap();
+    let cut = cut.display().to_string();
+    done(&["audit", "verify", "-key", &key, &cut]);
+    let missed = server.cli(&["audit", "verify", "-key", &key, "-head", &head, &cut]);
+    assert!(String::from_utf8(missed.stderr).unwrap().contains("was cut off"));
+}

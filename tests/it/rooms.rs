@@ -161,6 +161,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "thiserror",
             "tokio",
             "tracing",
+            "zstd",
         ],
     ),
     (

@@ -6,6 +6,7 @@ mod memory;
 mod suite;
 
 pub use file::FileBackend;
+pub(crate) use file::LINE_BYTES_MAX;
 pub use memory::MemoryBackend;
 
 /// Why a backend takes no lines at the moment, in words for the operator.

@@ -13,12 +13,14 @@ mod head;
 mod line;
 mod log;
 mod prefix;
+mod prove;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod writer;
 
-pub use backend::{AuditBackend, Blocked, FileBackend, MemoryBackend};
+pub use backend::{AuditBackend, Blocked, FileBackend, Found, MemoryBackend};
 pub use head::{HeadConfig, HeadKeeper, WhenMissing};
-pub use verify::{Finding, Verdict, verify, verify_files};
+pub use prove::{Proof, ProofError, prove_beginning, prove_records};
+pub use verify::{Damage, Finding, Place, Verdict, verify, verify_files};
 pub use writer::{AuditPorts, AuditWriter};

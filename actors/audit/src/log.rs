@@ -55,6 +55,17 @@ impl Position {
         self.tree.append(&self.chain.head);
     }
 
+    /// Takes one line more of which only the hash is known.
+    pub(crate) fn append_hash(&mut self, hash: [u8; 32]) {
+        self.chain = Chain { head: hash, count: self.chain.count + 1 };
+        self.tree.append(&hash);
+    }
+
+    /// The tree over all lines.
+    pub(crate) const fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     /// How far the log goes.
     pub(crate) const fn at(&self) -> Head {
         Head { count: self.chain.count, hash: self.chain.head }
@@ -73,15 +84,18 @@ impl Position {
     /// What a checkpoint signs here, the root, and the text that both are in.
     pub(crate) fn checkpoint_text(&self, time: &str) -> (String, String) {
         let (seq, prev, root) = (self.count(), self.head(), hex::encode(self.tree.root()));
-        let text =
-            format!("mssm audit checkpoint v1\nseq {seq}\nprev {prev}\nroot {root}\ntime {time}\n");
-        (text, root)
+        (checkpoint_text(seq, &prev, &root, time), root)
     }
 
     fn edge(&self) -> String {
         let (_, edge) = self.tree.parts();
         edge.iter().map(hex::encode).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// What a checkpoint signs.
+pub(crate) fn checkpoint_text(seq: u64, prev: &str, root: &str, time: &str) -> String {
+    format!("mssm audit checkpoint v1\nseq {seq}\nprev {prev}\nroot {root}\ntime {time}\n")
 }
 
 /// What a line that tells a position says.

@@ -1,23 +1,57 @@
 //! Checks a log with the public key alone: every link, every signature, and what follows the last.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+mod diagnosis;
+mod lines;
+mod signatures;
+
+use std::io::{self, BufRead};
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mssm_crypto::chain::CheckpointVerifier;
-use serde::Deserialize;
+use mssm_messages::audit::Head;
 
-use crate::log::{CONTINUED, Checkpoint, Position, STARTED, checkpoint_line};
+use self::diagnosis::{Scene, Wrong, relinked};
+pub use self::lines::Place;
+pub(crate) use self::lines::{Line, Lines, in_order};
+use self::signatures::{Checkers, Claim};
+use crate::log::{Checkpoint, Position, checkpoint_line};
+use crate::prefix::Prefix;
+
+/// What was done to a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// A record was changed.
+    Changed,
+    /// A line was put before the record.
+    Inserted,
+    /// The record was taken out.
+    Removed,
+    /// The record stands elsewhere.
+    Reordered,
+    /// The log was cut off amid the record.
+    Cut,
+    /// Something between two checkpoints was changed and the links after it computed anew.
+    Relinked {
+        /// The first record that it may be.
+        since: u64,
+    },
+    /// The checkpoint names another key.
+    OtherKey,
+    /// It is not the log whose head was given.
+    OtherLog,
+}
 
 /// What was found to be wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// What was done.
+    pub damage: Damage,
     /// The number of the record that is wrong or missing.
     pub seq: u64,
-    /// The line's place among all lines given, from 1.
-    pub line: u64,
+    /// Where it stands, or the line in its place.
+    pub place: Place,
     /// What is wrong with it, for the auditor.
     pub what: String,
 }
@@ -33,160 +67,211 @@ pub struct Verdict {
     pub checkpoints: u64,
     /// How many records follow the last good checkpoint; a cut there cannot be seen from the file.
     pub unsigned: u64,
+    /// How far the log goes.
+    pub head: Head,
     /// The first thing that is wrong; `None` if nothing is.
     pub finding: Option<Finding>,
 }
 
-#[derive(Deserialize)]
-struct Head {
-    seq: u64,
-    prev: String,
-    time: String,
-    #[serde(rename = "type")]
-    kind: String,
-    event: Option<String>,
-}
-
-/// Checks the files of a log, oldest first, as one; `progress` is told the lines read so far, now
-/// and then.
+/// Checks the files of a log as one, whatever their order; they must hold the lines up to `head`,
+/// if one is given. `progress` is told the lines read so far, now and then.
 pub fn verify_files(
-    files: &[&Path],
+    files: &[PathBuf],
     key: &CheckpointVerifier,
+    head: Option<Head>,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<Verdict> {
-    let mut state = State::default();
-    for file in files {
-        let reader = BufReader::with_capacity(1 << 20, File::open(file)?);
-        if !state.read(reader, key, progress)? {
-            break;
-        }
-    }
-    Ok(state.end())
+    check_all(Lines::of_files(in_order(files)?), key, head, progress)
 }
 
 /// Checks one log.
 pub fn verify(log: impl BufRead, key: &CheckpointVerifier) -> io::Result<Verdict> {
-    let mut state = State::default();
-    state.read(log, key, &mut |_| ())?;
-    Ok(state.end())
+    check_all(Lines::of_log(log), key, None, &mut |_| ())
 }
 
 /// So many lines are read between two words of progress.
 const PROGRESS_LINES: u64 = 50_000;
 
+fn check_all(
+    mut lines: Lines<'_>,
+    key: &CheckpointVerifier,
+    head: Option<Head>,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<Verdict> {
+    std::thread::scope(|scope| {
+        let mut checkers = Checkers::start(scope, key);
+        let mut state = State { awaited: head, ..State::default() };
+        let read = state.read(&mut lines, key, &mut checkers, progress);
+        if let Some(claim) = state.pending.take() {
+            checkers.check(claim);
+        }
+        // Workers end before an error is told.
+        let refused = checkers.finish();
+        read?;
+        Ok(state.end(refused))
+    })
+}
+
 #[derive(Default)]
 struct State {
     verdict: Verdict,
     position: Position,
-    /// The number of the last record that a good checkpoint covers, and one more.
+    /// Where the log stood before the last line, and where that line is.
+    earlier: Position,
+    before: Option<Line>,
+    /// The number of the last record that a checkpoint covers, and one more.
     signed: u64,
+    /// The last checkpoint, until the next line says whether it was that one.
+    pending: Option<Claim>,
+    /// A head that the log must come by.
+    awaited: Option<Head>,
 }
 
 impl State {
-    /// Reads lines until the end or the first thing wrong; true if nothing was.
+    /// Reads lines until the end or the first thing wrong.
     fn read(
         &mut self,
-        mut log: impl BufRead,
+        lines: &mut Lines<'_>,
         key: &CheckpointVerifier,
+        checkers: &mut Checkers<'_>,
         progress: &mut dyn FnMut(u64),
-    ) -> io::Result<bool> {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if log.read_until(b'\n', &mut line)? == 0 {
-                return Ok(true);
-            }
+    ) -> io::Result<()> {
+        let mut line = Line::default();
+        while lines.next(&mut line)? {
             self.verdict.lines += 1;
             if self.verdict.lines.is_multiple_of(PROGRESS_LINES) {
                 progress(self.verdict.lines);
             }
-            let checked = match line.strip_suffix(b"\n") {
-                Some(whole) => self.check(whole, key),
-                None => Err("is cut off in its middle (a crash, or a cut)".to_owned()),
-            };
-            if let Err(what) = checked {
-                let seq = self.position.count();
-                self.verdict.finding = Some(Finding { seq, line: self.verdict.lines, what });
-                return Ok(false);
+            let checked = self.check(&line, key);
+            if let Err(wrong) = checked {
+                let scene = Scene {
+                    wrong,
+                    line: &line,
+                    before: self.before.as_ref(),
+                    earlier: &self.earlier,
+                    position: &self.position,
+                    since: self.signed,
+                    key,
+                };
+                self.verdict.finding = Some(scene.diagnose(lines)?);
+                return Ok(());
             }
+            self.take(&line, key, checkers);
+            // What was the line before is read over.
+            line = self.before.replace(line).unwrap_or_default();
+        }
+        // What followed would have shown that a line is not what its beginning says.
+        if let Some(last) = self.before.as_ref().filter(|last| !is_json(&last.bytes)) {
+            let seq = self.position.count().saturating_sub(1);
+            let what = "is not as a record is written: changed".to_owned();
+            let place = last.place.clone();
+            self.verdict.finding = Some(Finding { damage: Damage::Changed, seq, place, what });
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, line: &Line, key: &CheckpointVerifier) -> Result<(), Wrong> {
+        if !line.whole {
+            return Err(Wrong::Torn);
+        }
+        let prefix = Prefix::parse(&line.bytes).ok_or(Wrong::Foreign)?;
+        if self.before.is_none() {
+            self.position = Position::before(&line.bytes).ok_or(Wrong::Front)?;
+            (self.verdict.first_seq, self.signed) = (prefix.seq, prefix.seq);
+        }
+        if prefix.seq != self.position.count() || prefix.prev != self.position.head() {
+            return Err(Wrong::Link);
+        }
+        match prefix.kind {
+            "request" | "response" | "event" => Ok(()),
+            "checkpoint" => {
+                let claimed = claimed(&line.bytes).ok_or(Wrong::Checkpoint)?;
+                let (key, signature) = (key.public(), &claimed.signature);
+                let written = checkpoint_line(&self.position, &key, prefix.time, signature);
+                // Every byte of it follows from the lines before it, but the signature.
+                let same = written.is_ok_and(|written| written == line.bytes);
+                if same { Ok(()) } else { Err(Wrong::Checkpoint) }
+            }
+            _ => Err(Wrong::Kind),
         }
     }
 
-    fn check(&mut self, line: &[u8], key: &CheckpointVerifier) -> Result<(), String> {
-        let head: Head = serde_json::from_slice(line)
-            .map_err(|_| "is not a line of an audit log: changed".to_owned())?;
-        if self.verdict.lines == 1 {
-            self.begin(&head, line)?;
+    /// The line is the next; whether a signature holds is seen by and by.
+    fn take(&mut self, line: &Line, key: &CheckpointVerifier, checkers: &mut Checkers<'_>) {
+        if let Some(claim) = self.pending.take() {
+            checkers.check(Claim { linked: true, ..claim });
         }
-        let expected = self.position.count();
-        if head.seq > expected {
-            let missing = head.seq - expected;
-            return Err(format!("is missing: {missing} records were removed here"));
-        }
-        if head.seq < expected {
-            let seq = head.seq;
-            return Err(format!("stands in place of it with number {seq}: inserted or reordered"));
-        }
-        if head.prev != self.position.head() {
-            return Err(match expected.checked_sub(1) {
-                Some(before) => format!(
-                    "does not follow from record {before}: one of the two was changed, \
-                     or a record between them was removed and the rest numbered anew"
-                ),
-                None => "does not begin the chain: changed".to_owned(),
+        let prefix = Prefix::parse(&line.bytes).filter(|prefix| prefix.kind == "checkpoint");
+        if let (Some(prefix), Some(claimed)) = (prefix, claimed(&line.bytes))
+            && claimed.key == key.public()
+        {
+            self.pending = Some(Claim {
+                seq: prefix.seq,
+                place: line.place.clone(),
+                since: self.signed,
+                text: self.position.checkpoint_text(prefix.time).0,
+                signature: claimed.signature,
+                linked: false,
             });
+            self.verdict.checkpoints += 1;
+            self.signed = prefix.seq + 1;
         }
-        match head.kind.as_str() {
-            "request" | "response" | "event" => {}
-            "checkpoint" => self.check_signature(line, &head.time, key)?,
-            _ => return Err("is of no known kind: changed".to_owned()),
-        }
-        self.position.append(line);
-        Ok(())
+        self.earlier.clone_from(&self.position);
+        self.position.append(&line.bytes);
+        self.awaited = self.awaited.filter(|head| *head != self.position.at());
     }
 
-    /// The first line tells whether earlier records are elsewhere.
-    fn begin(&mut self, head: &Head, line: &[u8]) -> Result<(), String> {
-        self.verdict.first_seq = head.seq;
-        let begins = matches!(head.event.as_deref(), Some(STARTED | CONTINUED));
-        match Position::before(line).filter(|_| begins) {
-            Some(position) => self.position = position,
-            None if head.seq == 0 => return Err("does not begin a log: changed".to_owned()),
-            None => return Err(format!("is missing: {} records before the first line", head.seq)),
+    fn end(self, refused: Option<Claim>) -> Verdict {
+        let unsigned = self.position.count().saturating_sub(self.signed);
+        let mut verdict = Verdict { unsigned, head: self.position.at(), ..self.verdict };
+        let earlier = refused
+            .filter(|claim| verdict.finding.as_ref().is_none_or(|finding| claim.seq < finding.seq));
+        if let Some(claim) = earlier {
+            let Claim { seq, place, since, linked, .. } = claim;
+            verdict.finding = Some(relinked(since, seq, place, linked));
         }
-        self.signed = head.seq;
-        Ok(())
-    }
-
-    fn check_signature(
-        &mut self,
-        line: &[u8],
-        time: &str,
-        key: &CheckpointVerifier,
-    ) -> Result<(), String> {
-        let (text, _) = self.position.checkpoint_text(time);
-        let checkpoint: Option<Checkpoint> = serde_json::from_slice(line).ok();
-        let signature =
-            checkpoint.and_then(|checkpoint| STANDARD.decode(checkpoint.signature).ok());
-        let good = signature.is_some_and(|signature| {
-            let written = checkpoint_line(&self.position, &key.public(), time, &signature);
-            key.verify(text.as_bytes(), &signature).is_ok()
-                && written.is_ok_and(|written| written == line)
-        });
-        if !good {
-            let first = self.signed;
-            return Err(format!(
-                "is a checkpoint that this key did not sign over these lines: something from \
-                 record {first} on was changed and its links computed anew, or the key is another"
+        if let (None, Some(head)) = (&verdict.finding, self.awaited) {
+            verdict.finding = Some(Self::short_of(
+                head,
+                self.position.count(),
+                self.before.map(|line| line.place),
             ));
         }
-        self.verdict.checkpoints += 1;
-        self.signed = self.position.count() + 1;
-        Ok(())
+        verdict
     }
 
-    fn end(self) -> Verdict {
-        let unsigned = self.position.count().saturating_sub(self.signed);
-        Verdict { unsigned, ..self.verdict }
+    /// The log never came by the head that it should hold.
+    fn short_of(head: Head, count: u64, place: Option<Place>) -> Finding {
+        let last = head.count.saturating_sub(1);
+        let (damage, seq, what) = if count < head.count {
+            let what = format!("to {last} are missing: the log's end was cut off");
+            (Damage::Cut, count, what)
+        } else {
+            (Damage::OtherLog, last, "is not the one whose hash was given".to_owned())
+        };
+        Finding { damage, seq, place: place.unwrap_or_default(), what }
     }
 }
+
+fn is_json(line: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
+}
+
+/// What a checkpoint's line claims.
+pub(crate) struct Claimed {
+    pub(crate) root: [u8; 32],
+    pub(crate) key: [u8; 32],
+    pub(crate) signature: Vec<u8>,
+}
+
+/// Reads a checkpoint's line; nothing of it is believed yet.
+pub(crate) fn claimed(line: &[u8]) -> Option<Claimed> {
+    let said: Checkpoint = serde_json::from_slice(line).ok()?;
+    let (mut root, mut key) = ([0; 32], [0; 32]);
+    hex::decode_to_slice(said.root, &mut root).ok()?;
+    hex::decode_to_slice(said.key, &mut key).ok()?;
+    Some(Claimed { root, key, signature: STANDARD.decode(said.signature).ok()? })
+}
+
+#[cfg(test)]
+mod tests;

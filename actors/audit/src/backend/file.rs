@@ -12,7 +12,7 @@ use super::{AuditBackend, Blocked, Found};
 use crate::prefix::Prefix;
 
 /// The longest line that is read back; ours are far shorter, since entries are bounded.
-const LINE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// A log in one file, appended to and synced; the file is watched for being moved, cut or opened up.
 #[derive(Debug)]

@@ -80,9 +80,10 @@ fn audit(visit: &Visit) -> Answer {
 async fn audit_key(visit: &Visit) -> Result<Answer, Refusal> {
     let status = ask(&visit.worker.door.audit.status, ReadStatus, LOG).await?;
     let key = status.public_key.ok_or_else(Refusal::not_found)?;
-    Ok(Answer::data(
-        Object::new().text("algorithm", "ed25519").text("public_key", &hex::encode(key)),
-    ))
+    // The head as well: who keeps it elsewhere sees later whether the log was cut.
+    let head = format!("{}:{}", status.head.count, hex::encode(status.head.hash));
+    let object = Object::new().text("algorithm", "ed25519").text("head", &head);
+    Ok(Answer::data(object.text("public_key", &hex::encode(key))))
 }
 
 fn version_history(visit: &Visit) -> Answer {

@@ -1,0 +1,101 @@
+//! The lines of a log in several files, compressed ones among them, as one row.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::prefix::Prefix;
+
+/// What a compressed file begins with (RFC 8878).
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// What is read at a time.
+const BUFFER: usize = 1 << 20;
+
+/// Opens a file of a log; a compressed one is known by its first bytes.
+fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
+    let mut reader = BufReader::with_capacity(BUFFER, File::open(file)?);
+    if reader.fill_buf()?.starts_with(&ZSTD) {
+        let plain = zstd::stream::read::Decoder::with_buffer(reader)?;
+        return Ok(Box::new(BufReader::with_capacity(BUFFER, plain)));
+    }
+    Ok(Box::new(reader))
+}
+
+/// Puts the files of a log in order: by the number of their first record.
+///
+/// As they were given where a file does not begin with a record.
+pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let mut numbered = Vec::new();
+    for file in files {
+        let mut line = Vec::new();
+        let mut reader = open(file)?.take(crate::backend::LINE_BYTES_MAX as u64);
+        reader.read_until(b'\n', &mut line)?;
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        let Some(prefix) = Prefix::parse(line) else { return Ok(files.to_vec()) };
+        numbered.push((prefix.seq, file.clone()));
+    }
+    numbered.sort_by_key(|(seq, _)| *seq);
+    Ok(numbered.into_iter().map(|(_, file)| file).collect())
+}
+
+/// Where a line stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file; empty if there is none.
+    pub file: PathBuf,
+    /// The line in it, from 1.
+    pub line: u64,
+}
+
+/// One line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line {
+    /// Without its break.
+    pub(crate) bytes: Vec<u8>,
+    /// True if it had its break.
+    pub(crate) whole: bool,
+    /// Where it stands.
+    pub(crate) place: Place,
+}
+
+/// All lines, one after the other.
+pub(crate) struct Lines<'a> {
+    waiting: VecDeque<PathBuf>,
+    current: Option<Box<dyn BufRead + 'a>>,
+    place: Place,
+}
+
+impl<'a> Lines<'a> {
+    /// Those of files, oldest first.
+    pub(crate) fn of_files(files: Vec<PathBuf>) -> Self {
+        Self { waiting: files.into(), current: None, place: Place::default() }
+    }
+
+    /// Those of one log.
+    pub(crate) fn of_log(log: impl BufRead + 'a) -> Self {
+        Self { waiting: VecDeque::new(), current: Some(Box::new(log)), place: Place::default() }
+    }
+
+    /// Reads the next line into `line`; false at the end.
+    pub(crate) fn next(&mut self, line: &mut Line) -> io::Result<bool> {
+        loop {
+            if let Some(reader) = &mut self.current {
+                line.bytes.clear();
+                if reader.read_until(b'\n', &mut line.bytes)? > 0 {
+                    line.whole = line.bytes.last() == Some(&b'\n');
+                    if line.whole {
+                        line.bytes.pop();
+                    }
+                    self.place.line += 1;
+                    line.place.line = self.place.line;
+                    line.place.file.clone_from(&self.place.file);
+                    return Ok(true);
+                }
+            }
+            let Some(file) = self.waiting.pop_front() else { return Ok(false) };
+            self.current = Some(open(&file)?);
+            self.place = Place { file, line: 0 };
+        }
+    }
+}
