@@ -220,6 +220,7 @@ mod tests {
         assert!(!failure.message().contains("hunter2"));
     }
 
+    /// Catalogue: GHSA-444v.
     #[test]
     fn the_token_is_taken_out_of_error_texts() {
         let body = serde_json::json!({"errors": ["bad token s.abc", 1], "data": "s.abc"});

@@ -120,6 +120,7 @@ mod tests {
         }
     }
 
+    /// Catalogue: GHSA-444v.
     #[test]
     fn broken_json_is_not_quoted() {
         let failure = parsed(&["-"], "{\"p\": hunter2}").unwrap_err();

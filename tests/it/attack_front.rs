@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::harness::Server;
 
+/// Catalogue: CVE-2026-89322.
 #[test]
 fn another_spelling_of_a_path_leads_around_no_rule() {
     let server = Server::open();

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::Server;
 
 /// What a client can ask for, each route once for every verb that it answers.
-const ROUTES: &[(&str, &str)] = &[
+pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("PUT", "sys/seal"),
     ("GET", "sys/key-status"),
     ("PUT", "sys/rotate"),
@@ -117,6 +117,7 @@ fn prepared() -> Server {
     server
 }
 
+/// Catalogue: CVE-2021-3282, CVE-2021-27668, CVE-2022-36129.
 #[test]
 fn no_route_answers_without_a_token() {
     let server = prepared();
@@ -132,6 +133,7 @@ fn no_route_answers_without_a_token() {
     }
 }
 
+/// Catalogue: CVE-2020-35453, CVE-2023-0665.
 #[test]
 fn no_route_answers_with_too_little_policy() {
     let server = prepared();
@@ -180,6 +182,7 @@ fn no_route_answers_while_sealed() {
     }
 }
 
+/// Catalogue: CVE-2021-3282, CVE-2021-27668, CVE-2022-36129.
 #[test]
 fn the_open_routes_are_these_and_no_more() {
     let server = prepared();

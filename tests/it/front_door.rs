@@ -37,6 +37,7 @@ fn bodies_that_are_no_object_are_refused() {
         "{\"a\":NaN}",
         "\u{feff}{}",
         "{\"a\":\"\\ud800\"}",
+        "{\"data\":{\"a\":[\"\\udc00\"]}}",
         "{,}",
     ] {
         root.post_text("secret/data/a", body).expect(400);
@@ -53,6 +54,7 @@ fn bodies_that_are_no_object_are_refused() {
     assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
+/// Catalogue: CVE-2023-6337.
 #[test]
 fn a_body_of_100_mib_is_refused_and_memory_stays_bounded() {
     let server = Server::open();
@@ -81,6 +83,7 @@ fn a_body_of_100_mib_is_refused_and_memory_stays_bounded() {
     server.root().get("sys/mounts").expect(200);
 }
 
+/// Catalogue: CVE-2025-6203, CVE-2025-59043, CVE-2025-12044.
 #[test]
 fn json_that_is_too_deep_or_too_wide_is_refused() {
     let server = Server::open();
@@ -129,6 +132,7 @@ fn fields_of_a_wrong_type_are_named_and_unknown_ones_warned_of() {
     assert!(answer.warnings().contains("[desciption]"), "{}", answer.text);
 }
 
+/// Catalogue: GHSA-rh46.
 #[test]
 fn wrong_verbs_and_routes_that_are_not_there() {
     let server = Server::open();
@@ -161,6 +165,7 @@ fn wrong_verbs_and_routes_that_are_not_there() {
     assert_eq!(answer.status, 200, "the seeds' own path");
 }
 
+/// Catalogue: CVE-2023-2121.
 #[test]
 fn every_answer_has_its_headers_and_its_id() {
     let server = Server::open();

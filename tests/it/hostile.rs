@@ -2,6 +2,8 @@
 
 use crate::harness::{Server, eventually};
 
+/// Catalogue: CVE-2026-3605, CVE-2025-49827, CVE-2025-49828, CVE-2025-49829, CVE-2025-49830,
+/// CVE-2025-49831.
 #[test]
 fn a_second_spelling_of_a_path_is_refused() {
     let server = Server::open();

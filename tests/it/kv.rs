@@ -163,6 +163,7 @@ fn plain_secrets_are_written_read_listed_and_deleted() {
     root.get("kv1/a/b").expect(404);
 }
 
+/// Catalogue: INFISICAL.
 #[test]
 fn a_cubbyhole_belongs_to_one_token_and_goes_with_it() {
     let server = Server::open();

@@ -98,6 +98,7 @@ fn revoking_a_token_ends_its_leases_and_those_of_its_children() {
     }
 }
 
+/// Catalogue: CVE-2020-25816.
 #[test]
 fn a_lease_never_outlives_its_token() {
     let database = Database::shared();

@@ -6,6 +6,16 @@ mod attack_front;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod catalogue;
+#[cfg(test)]
+mod catalogue_bounds;
+#[cfg(test)]
+mod catalogue_leaks;
+#[cfg(test)]
+mod catalogue_lives;
+#[cfg(test)]
+mod catalogue_names;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;

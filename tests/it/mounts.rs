@@ -23,6 +23,7 @@ fn a_new_server_has_its_usual_mounts() {
     assert_eq!(auth.data()["token/"]["type"], json!("token"));
 }
 
+/// Catalogue: CVE-2020-7220.
 #[test]
 fn a_database_mount_beside_the_usual_one_is_a_world_of_its_own() {
     let database = Database::shared();

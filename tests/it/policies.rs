@@ -114,6 +114,7 @@ fn making_and_changing_are_two_rights() {
     }
 }
 
+/// Catalogue: CVE-2020-10660.
 #[test]
 fn a_changed_policy_holds_from_the_next_request_on() {
     let server = Server::open();

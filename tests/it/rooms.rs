@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The crates that each room stands on, tests aside.
 const TABLE: &[(&str, &[&str])] = &[
-    ("crates/domain", &["jiff", "thiserror", "uuid", "zeroize"]),
+    ("crates/domain", &["jiff", "subtle", "thiserror", "uuid", "zeroize"]),
     (
         "crates/crypto",
         &[
@@ -190,7 +190,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
 ];
 
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -237,7 +237,7 @@ fn no_actor_knows_another() {
 }
 
 /// All source files of our own.
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> =
         ["src", "crates", "actors", "tests"].iter().map(|name| workspace().join(name)).collect();

@@ -312,6 +312,7 @@ fn a_setting_that_is_wrong_stops_the_start_and_is_named() {
     assert!(said.contains("colour"), "{said}");
 }
 
+/// Catalogue: CVE-2021-38553.
 #[test]
 fn the_stores_files_are_private_and_show_no_name_and_no_value() {
     use std::os::unix::fs::PermissionsExt;

@@ -182,6 +182,7 @@ fn no_token_an_unknown_and_an_ended_one_get_the_same_answer() {
     none.send("GET", "sys/mounts", &[("Authorization", &bearer)], None).expect(200);
 }
 
+/// Catalogue: CVE-2024-8365.
 #[test]
 fn tokens_are_stored_as_hashes_and_never_logged() {
     let mut server = Server::ready(crate::harness::Options {

@@ -39,6 +39,7 @@ fn unknown_roles_and_connections_are_named() {
     nothing_left(&database, &root);
 }
 
+/// Catalogue: CVE-2026-115363.
 #[test]
 fn a_connection_is_tried_before_it_is_kept_and_shows_no_password() {
     let database = Database::shared();
@@ -65,6 +66,7 @@ fn a_connection_is_tried_before_it_is_kept_and_shows_no_password() {
     assert!(!server.audit_text().contains("canary-password"));
 }
 
+/// Catalogue: MEASURED-3.
 #[test]
 fn statements_that_fail_are_told_in_postgresqls_words_and_leave_nothing() {
     let database = Database::shared();

@@ -66,6 +66,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
 mod tests {
     use super::*;
 
+    /// Catalogue: CVE-2023-5954.
     #[test]
     fn memory_stays_flat_and_what_is_used_stays() {
         let mut cache = Cache::new(100);

@@ -314,6 +314,7 @@ mod tests {
         assert_eq!(body.unknown(), ["typo"]);
     }
 
+    /// Catalogue: CVE-2025-4166, CVE-2025-52893, CVE-2026-115358.
     #[test]
     fn a_value_of_the_wrong_type_is_not_repeated() {
         let body = body(r#"{"a":{"canary":1},"b":"canary","c":["canary"],"d":[[1]]}"#).unwrap();

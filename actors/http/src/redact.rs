@@ -218,6 +218,7 @@ mod tests {
         (redacted, texts.collect())
     }
 
+    /// Catalogue: MEASURED-2.
     #[test]
     fn numbers_and_truth_values_are_hashed_like_text() {
         let (mut redacted, items) =
@@ -286,6 +287,7 @@ mod tests {
 
     proptest! {
         /// Exactly the scalars of a document are hashed, in order, and none stays in clear.
+        /// Catalogue: CVE-2025-62513, CVE-2025-62705.
         #[test]
         fn every_scalar_is_hashed(value in json()) {
             let mut expected = Vec::new();

@@ -127,6 +127,7 @@ mod tests {
         );
     }
 
+    /// Catalogue: CVE-2020-25816.
     #[test]
     fn a_lease_never_outlives_its_token() {
         let terms = issue(NOW, bounds(60, 300, Some(5_500))).unwrap();
@@ -136,6 +137,7 @@ mod tests {
         assert_eq!(issue(NOW, bounds(60, 300, Some(60_000))).unwrap().warnings, [""; 0]);
     }
 
+    /// Catalogue: CVE-2021-32923.
     #[test]
     fn renewals_at_every_millisecond_near_the_bound_stay_finite_and_below_it() {
         // CVE-2021-32923: a renewal within the last second before the bound gave a lease no end.

@@ -273,8 +273,7 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
             .map_err(|why| of_file("connection", name.as_str(), &EngineError::Invalid(why)))?;
         warnings.extend(told);
         let after = encode(&record).map_err(damaged)?;
-        // EXPOSE: compared, to write only what changed.
-        if before.is_none_or(|before| before.expose() != after.expose()) {
+        if before.is_none_or(|before| !before.is_same_as(&after)) {
             book.write(path, over, &record).await?;
             book.forget_connection(msg.mount, name.as_str());
         }

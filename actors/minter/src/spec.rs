@@ -78,8 +78,7 @@ impl Spec {
         if let Some(password) = dsn.password(&record.password) {
             // EXPOSE: the driver logs in with it.
             config.password(password.expose());
-            // EXPOSE: compared, so that none is tried twice.
-            let differs = |other: &&SecretText| other.expose() != password.expose();
+            let differs = |other: &&SecretText| !other.is_same_as(&password);
             others.extend(record.rotation.others().filter(differs).map(SecretText::duplicate));
         }
         if let Some(options) = &dsn.options {

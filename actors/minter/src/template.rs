@@ -225,6 +225,7 @@ mod tests {
         render(statement, &values).map(|text| text.expose().to_owned())
     }
 
+    /// Catalogue: CVE-2025-49827, CVE-2025-49828, CVE-2025-49829, CVE-2025-49830, CVE-2025-49831.
     #[test]
     fn values_are_quoted_by_their_place() {
         let cases = [
@@ -276,6 +277,7 @@ mod tests {
 
     proptest! {
         /// Whatever a value holds, each statement keeps its shape, and says the value.
+        /// Catalogue: CVE-2023-0620.
         #[test]
         fn no_value_breaks_out(value in "[a'\"\\\\;$\n/*-]{0,12}|\\PC{0,12}") {
             let values =

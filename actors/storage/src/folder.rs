@@ -99,6 +99,7 @@ mod tests {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
+    /// Catalogue: CVE-2021-38553.
     #[test]
     fn what_is_made_is_private_and_what_is_exposed_is_refused() {
         let parent = tempfile::tempdir().unwrap();

@@ -346,6 +346,7 @@ mod tests {
         }
 
         /// Any flipped bit in any byte, tried one by one.
+        /// Catalogue: CVE-2023-2197.
         #[test]
         fn no_flipped_bit_opens(
             suite in suite(),

@@ -280,6 +280,7 @@ mod tests {
         }
     }
 
+    /// Catalogue: CVE-2024-9180, CVE-2025-5999, CVE-2025-54996, CVE-2025-64761, CVE-2026-55775.
     #[test]
     fn no_spelling_of_root_but_root_names_the_root_policy() {
         assert!(PolicyName::parse("ROOT").unwrap().is_root());

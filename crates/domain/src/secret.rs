@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// Secret bytes: wiped on drop, `Debug` prints nothing of them, not `Clone`.
@@ -21,6 +22,11 @@ impl SecretBytes {
     /// Copies the secret, deliberately.
     pub fn duplicate(&self) -> Self {
         Self(self.0.clone())
+    }
+
+    /// True if both are the same bytes; how long that takes shows their lengths and nothing else.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
     }
 
     /// Reads the bytes as UTF-8 text, without leaving a copy behind.
@@ -63,6 +69,11 @@ impl SecretText {
     /// Copies the secret, deliberately.
     pub fn duplicate(&self) -> Self {
         Self(self.0.clone())
+    }
+
+    /// True if both are the same text; how long that takes shows their lengths and nothing else.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 
     /// Turns the text into its UTF-8 bytes, without leaving a copy behind.
@@ -118,6 +129,15 @@ mod tests {
     fn debug_prints_nothing_secret() {
         assert_eq!(format!("{:?}", SecretBytes::new(b"hunter2".to_vec())), "SecretBytes(..)");
         assert_eq!(format!("{:?}", SecretText::new("hunter2".into())), "SecretText(..)");
+    }
+
+    #[test]
+    fn the_same_text_is_the_same_secret() {
+        let secret = |text: &str| SecretText::new(text.to_owned());
+        assert!(secret("hunter2").is_same_as(&secret("hunter2")));
+        for other in ["hunter3", "Hunter2", "hunter", "hunter22", ""] {
+            assert!(!secret("hunter2").is_same_as(&secret(other)), "{other}");
+        }
     }
 
     #[test]

@@ -243,6 +243,7 @@ async fn children_can_be_kept() {
     assert_eq!(world.ask(&grandchild, "a").await.unwrap_err(), AccessError::NoToken);
 }
 
+/// Catalogue: CVE-2026-115362.
 #[actix_rt::test]
 async fn a_token_ends_at_its_end_whoever_looks() {
     let world = World::new().await;

@@ -114,6 +114,7 @@ fn two_writers_of_one_file_are_refused() {
     assert!(refused.0.contains("another server"), "{refused}");
 }
 
+/// Catalogue: CVE-2025-6000, CVE-2025-54997.
 #[test]
 fn a_link_in_the_files_place_is_refused() {
     let folder = tempfile::tempdir().unwrap();

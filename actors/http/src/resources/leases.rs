@@ -15,6 +15,7 @@ use crate::json::Object;
 use crate::pipeline::Visit;
 use crate::resources::kv1::page;
 use crate::resources::tokens::{left, ttl};
+use crate::resources::{named_twice, one_name};
 
 /// Answers `sys/leases/<path>`, and what stood directly below `sys/` before.
 pub(crate) async fn answer(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
@@ -53,13 +54,8 @@ pub(crate) async fn answer(visit: &Visit, path: &str) -> Result<Answer, Refusal>
 
 /// The lease that a request names in its body or in its path.
 fn named(visit: &Visit, tail: &str) -> Result<Option<LeaseId>, Refusal> {
-    let text = match visit.call.body.text("lease_id")? {
-        Some(text) if !text.is_empty() => text,
-        _ => match visit.call.body.text("url_lease_id")? {
-            Some(text) if !text.is_empty() => text,
-            _ => tail.to_owned(),
-        },
-    };
+    let body = &visit.call.body;
+    let text = one_name(&[body.text("lease_id")?, body.text("url_lease_id")?], tail)?;
     if text.is_empty() {
         return Err(Refusal::invalid("lease_id must be specified"));
     }
@@ -68,6 +64,9 @@ fn named(visit: &Visit, tail: &str) -> Result<Option<LeaseId>, Refusal> {
 
 async fn lookup(visit: &Visit, tail: &str) -> Result<Answer, Refusal> {
     if let Some(name) = visit.call.body.text("username")?.filter(|name| !name.is_empty()) {
+        if !tail.is_empty() {
+            return Err(named_twice());
+        }
         let door = &visit.worker.door;
         let view = ask(&door.leases.lookup_name, LookupName { name }, FAR).await?;
         return Ok(Answer::data(show(&view, door.clock.now())));
@@ -161,10 +160,8 @@ async fn revoke(visit: &Visit, tail: &str) -> Result<Answer, Refusal> {
 
 async fn revoke_prefix(visit: &Visit, tail: &str, force: bool) -> Result<Answer, Refusal> {
     let sync = visit.call.body.flag("sync")?.unwrap_or(true);
-    let prefix = match visit.call.body.text("prefix")? {
-        Some(prefix) if tail.is_empty() => prefix.trim_matches('/').to_owned(),
-        _ => tail.to_owned(),
-    };
+    let in_body = visit.call.body.text("prefix")?.map(|text| text.trim_matches('/').to_owned());
+    let prefix = one_name(&[in_body], tail)?;
     if prefix.is_empty() {
         return Err(Refusal::invalid("prefix must be specified"));
     }

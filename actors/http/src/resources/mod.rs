@@ -155,6 +155,22 @@ pub(crate) fn is_own_view(call: &Call) -> bool {
         && (path == "sys/internal/ui/mounts" || path.starts_with("sys/internal/ui/mounts/"))
 }
 
+/// What a request names, in its body or at the end of its path. Policies see only the path: a body that
+/// could name something else beside it would lead around them.
+fn one_name(in_body: &[Option<String>], tail: &str) -> Result<String, Refusal> {
+    let names = in_body.iter().flatten().map(String::as_str).chain([tail]);
+    let mut names = names.filter(|name| !name.is_empty());
+    let first = names.next().unwrap_or_default();
+    if names.any(|name| name != first) {
+        return Err(named_twice());
+    }
+    Ok(first.to_owned())
+}
+
+fn named_twice() -> Refusal {
+    Refusal::invalid("the path and the body name two things; name one of them, once")
+}
+
 /// Has the resource answer.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
     if visit.call.query.flag("help") {

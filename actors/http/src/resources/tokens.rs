@@ -18,6 +18,7 @@ use crate::error::Refusal;
 use crate::handed::Handed;
 use crate::json::Object;
 use crate::pipeline::Visit;
+use crate::resources::one_name;
 
 /// Answers below `auth/token/`.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
@@ -82,10 +83,7 @@ fn named(visit: &Visit, tail: &str) -> Result<Option<SecretText>, Refusal> {
 }
 
 fn accessor(visit: &Visit, tail: &str) -> Result<Accessor, Refusal> {
-    let text = match visit.call.body.text("accessor")? {
-        Some(text) => text,
-        None => tail.to_owned(),
-    };
+    let text = one_name(&[visit.call.body.text("accessor")?], tail)?;
     if text.is_empty() {
         return Err(Refusal::invalid("missing accessor"));
     }

@@ -158,6 +158,7 @@ async fn a_body_that_makes_no_sense_is_a_400_without_its_values() {
     assert!(!format!("{:?}", world.state().audit).contains(CANARY));
 }
 
+/// Catalogue: CVE-2025-6203, CVE-2025-59043, CVE-2025-12044.
 #[actix_web::test]
 async fn a_large_body_is_read_only_for_a_token_that_lives() {
     let world = World::new();
@@ -250,6 +251,7 @@ async fn nothing_is_made_that_cannot_be_written_down_first() {
     assert_eq!(world.ask("GET", "/v1/secret/data/a", "read", "").await.status, 503);
 }
 
+/// Catalogue: CVE-2026-46405.
 #[actix_web::test]
 async fn a_login_whose_answer_cannot_be_written_down_ends() {
     let world = World::new();
@@ -292,6 +294,7 @@ async fn a_login_whose_caller_goes_away_in_the_middle_ends() {
     }
 }
 
+/// Catalogue: CVE-2026-55776.
 #[actix_web::test]
 async fn a_panic_ends_one_request_and_is_written_down() {
     let world = World::new();

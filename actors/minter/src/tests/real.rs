@@ -163,6 +163,7 @@ async fn credentials_with_every_special_character_log_in() {
     admin.batch_execute(&format!("DROP ROLE {quoted}")).await.unwrap();
 }
 
+/// Catalogue: CVE-2026-39946.
 #[actix_rt::test]
 async fn hostile_names_of_callers_and_roles_make_a_plain_login() {
     let postgres = TestPostgres::shared();

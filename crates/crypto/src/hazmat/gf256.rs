@@ -46,6 +46,7 @@ mod tests {
         }
     }
 
+    /// Catalogue: CVE-2023-25000.
     #[test]
     fn multiplication_agrees_with_long_division() {
         for left in 0..=u8::MAX {

@@ -52,6 +52,7 @@ fn lists_are_decided_as_openbao_decides_them() {
     }
 }
 
+/// Catalogue: CVE-2026-63131, GHSA-xp3c.
 #[test]
 fn a_slash_at_the_end_leads_around_no_deny() {
     let acl = acl(&["path \"a/*\" { policy = \"read\" } path \"a/b\" { policy = \"deny\" }"]);
@@ -110,6 +111,7 @@ fn policy() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
     /// The compiled decision is that of the slow, obvious one.
+    /// Catalogue: CVE-2026-63131, GHSA-xp3c, INFISICAL.
     #[test]
     fn the_decision_is_the_references(
         texts in prop::collection::vec(policy(), 1..4),
