@@ -4,6 +4,7 @@
 
 mod access;
 mod cleanup;
+mod estate;
 mod fence;
 
 pub(crate) use cleanup::{owner_query, unfit_owner};
@@ -35,6 +36,8 @@ pub(crate) struct Case {
     oid: String,
     /// True if it has another name by now; `login` is that name.
     renamed: bool,
+    /// True if it may make replication slots.
+    replicates: bool,
     /// While it is held, no other ladder for this lease begins: whoever gave up waiting for this
     /// one, or was sealed meanwhile, asks again, and a fence of ours may still be on its way.
     _alone: Making,
@@ -154,6 +157,7 @@ async fn read_cases(
                 in_doubt,
                 oid: String::new(),
                 renamed: false,
+                replicates: false,
                 _alone: alone,
             }),
             Err(error) => {
@@ -198,8 +202,8 @@ impl Ladder {
     async fn look(&self, mut cases: Vec<Case>) -> Result<(Vec<Case>, Vec<Case>), String> {
         let names = literals(cases.iter().map(Case::login));
         let sql = format!(
-            "SELECT pg_is_in_recovery(), r.rolname, r.oid, shobj_description(r.oid, 'pg_authid') \
-             FROM (SELECT 1) one LEFT JOIN pg_roles r ON r.rolname IN ({names})"
+            "SELECT pg_is_in_recovery(), r.rolname, r.oid, shobj_description(r.oid, 'pg_authid'), \
+             r.rolreplication FROM (SELECT 1) one LEFT JOIN pg_roles r ON r.rolname IN ({names})"
         );
         let rows = self.session.run(&sql).await.map_err(words)?;
         let mut roles = HashMap::new();
@@ -209,13 +213,14 @@ impl Ladder {
                 return Err("the connection leads to a standby".to_owned());
             }
             if let (Some(Some(name)), Some(Some(oid))) = (fields.next(), fields.next()) {
-                roles.insert(name, (oid, fields.next().flatten()));
+                let marker = fields.next().flatten();
+                roles.insert(name, (oid, marker, fields.next().flatten().as_deref() == Some("t")));
             }
         }
         for case in &mut cases {
             let role = roles.remove(case.login());
-            let role = role.filter(|(oid, marker)| case.is_it(oid, marker.as_deref()));
-            case.oid = role.map(|(oid, _)| oid).unwrap_or_default();
+            let role = role.filter(|(oid, marker, _)| case.is_it(oid, marker.as_deref()));
+            (case.oid, _, case.replicates) = role.unwrap_or_default();
         }
         Ok(cases.into_iter().partition(|case| !case.oid.is_empty()))
     }

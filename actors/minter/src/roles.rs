@@ -147,7 +147,7 @@ async fn check_connection(
         Some([unfit, ..]) if unfit == "t" => Err(EngineError::Invalid(unfit_owner(owner))),
         Some([_, member]) if member != "t" => {
             warnings.push(format!(
-                "the connection's user is no member of the owner \"{owner}\": handing over will fail"
+                "the connection's user has not inherited the owner \"{owner}\" (GRANT it): handing over will fail"
             ));
             Ok(())
         }

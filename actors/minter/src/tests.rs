@@ -3,6 +3,8 @@
 mod definitions;
 mod fake;
 mod fencing;
+mod hiding;
+mod laden;
 mod real;
 mod renamed;
 mod revoking;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_postgres::error::ErrorPosition;
+use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -156,10 +156,16 @@ fn refusal(said: &tokio_postgres::error::DbError, done: usize) -> Refusal {
         Some(ErrorPosition::Original(position)) => Some(*position),
         _ => None,
     };
+    let mut message = said.message().to_owned();
+    // "dependent objects still exist": the detail has their names alone, and whoever is to clear
+    // them away needs it.
+    if let (&SqlState::DEPENDENT_OBJECTS_STILL_EXIST, Some(detail)) = (said.code(), said.detail()) {
+        message = format!("{message} ({})", detail.replace('\n', ", "));
+    }
     Refusal {
         code: said.code().code().to_owned(),
         severity: said.severity().to_owned(),
-        message: said.message().to_owned(),
+        message,
         done,
         position,
     }

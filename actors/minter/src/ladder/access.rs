@@ -47,6 +47,7 @@ impl Ladder {
             }
             return Vec::new();
         }
+        self.tell_of_slots(&barred).await;
         // What a session prepared while rung 1 went on.
         match self.end_prepared(&barred).await {
             Ok(()) => barred,
@@ -148,6 +149,37 @@ impl Ladder {
         Ok(())
     }
 
+    /// A replication slot has no owner and keeps the server's log for ever: those that nobody uses
+    /// once a login that may make some is gone are told. Others' may be among them, so none is dropped.
+    async fn tell_of_slots(&self, cases: &[Case]) {
+        let replicates = |case: &&Case| case.replicates;
+        let logins: Vec<&str> = cases.iter().filter(replicates).map(Case::login).collect();
+        if logins.is_empty() {
+            return;
+        }
+        const IDLE: &str = "SELECT slot_name FROM pg_replication_slots WHERE NOT active";
+        let logins = logins.join(", ");
+        match self.session.run(IDLE).await {
+            Ok(slots) if slots.is_empty() => {}
+            Ok(slots) => {
+                let slots: Vec<String> = slots.into_iter().flatten().flatten().collect();
+                let slots = slots.join(", ");
+                tracing::warn!(
+                    logins,
+                    slots,
+                    "a login that may make replication slots has ended, and nobody uses these slots: drop those that nobody needs"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(
+                    logins,
+                    code = error.code(),
+                    "replication slots that an ended login may have made could not be listed"
+                );
+            }
+        }
+    }
+
     /// Ends sessions until none is seen.
     async fn end_sessions(&self, cases: &[Case]) -> Result<(), String> {
         if cases.is_empty() {
@@ -209,10 +241,13 @@ impl Ladder {
     }
 
     /// Backends that hold locks and do not show, and whether they are past authentication.
+    ///
+    /// From PostgreSQL 18 on they are listed from the beginning, but not yet as anybody's.
     async fn look_hidden(&self) -> Result<HashMap<String, bool>, String> {
         const HIDDEN: &str = "SELECT l.pid, bool_or(l.locktype = 'object' \
              AND l.classid = 'pg_database'::regclass) FROM pg_locks l WHERE l.pid IS NOT NULL \
-             AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid) GROUP BY 1";
+             AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid \
+             AND (a.usesysid IS NOT NULL OR a.datid IS NOT NULL)) GROUP BY 1";
         let rows = self.session.run(HIDDEN).await.map_err(words)?;
         let backend = |row: Row| {
             let mut fields = row.into_iter().flatten();
@@ -262,7 +297,12 @@ impl Ladder {
             };
             let there = self.visit(&database).await?;
             if !there.facts.superuser {
-                let become_owner = format!("SET ROLE {}", identifier(&owner));
+                let role = identifier(&owner);
+                let mut become_owner = format!("SET ROLE {role}");
+                if cases.iter().any(|case| case.login() == owner) {
+                    // It may have taken our membership back.
+                    become_owner.insert_str(0, &grant_to_us(&role, &there.facts));
+                }
                 there.run(&become_owner).await.map_err(words)?;
             }
             there.run(&format!("ROLLBACK PREPARED {}", literal(&gid))).await.map_err(words)?;

@@ -1,11 +1,11 @@
-//! Rungs 3 and 4: what the login owns and was granted, in every database, and then the role itself.
+//! Rungs 3 and 4: what to do with what the login owns and was granted, and then the role itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write;
 
 use mssm_messages::engine::Outcome;
 use mssm_messages::failpoint;
 
+use super::estate::BRIEFLY;
 use super::{Case, Ladder, Verdicts, words};
 use crate::engine::DbError;
 use crate::mint::{failed_statement, pause, run_later};
@@ -17,18 +17,16 @@ use crate::statements::split_all;
 const TRIES: u32 = 10;
 /// "role does not exist".
 const NO_SUCH_ROLE: &str = "42704";
-/// Handing over must not queue for long: everybody else would queue behind it.
-const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s';\n";
 
 /// What the server knows to depend on a login.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Holdings {
-    /// Objects owned, by database; default privileges and the like do not count.
+pub(super) struct Holdings {
+    /// Objects owned, by database; default privileges and user mappings are nobody's to inherit.
     owned: BTreeMap<String, u64>,
     /// All databases where something has to be done.
-    databases: BTreeSet<String>,
+    pub(super) databases: BTreeSet<String>,
     /// True if something of the whole server depends on it.
-    shared: bool,
+    pub(super) shared: bool,
 }
 
 impl Ladder {
@@ -53,7 +51,7 @@ impl Ladder {
         self.drop_all(&plain, verdicts).await;
         for case in laden {
             let held = holdings.remove(&case.oid).unwrap_or_default();
-            let outcome = match self.unburden(&case, &held).await {
+            let outcome = match self.unburden(&case, held).await {
                 Ok(()) => self.drop_one(&case).await,
                 Err(why) => Outcome::AccessEnded(why),
             };
@@ -70,9 +68,9 @@ impl Ladder {
 
     /// Nobody was given this login: what it owns came of its role's own statements, seconds ago.
     async fn sweep_probe(&self, case: &Case) -> Outcome {
-        let held = match self.find_holdings(std::slice::from_ref(case)).await {
-            Ok(mut holdings) => holdings.remove(&case.oid).unwrap_or_default(),
-            Err(error) => return Outcome::AccessEnded(words(error)),
+        let held = match self.find_held(case).await {
+            Ok(held) => held,
+            Err(why) => return Outcome::AccessEnded(why),
         };
         match self.hand_over_all(case, &held, None).await {
             Ok(()) => self.drop_one(case).await,
@@ -84,7 +82,7 @@ impl Ladder {
         let oids = literals(cases.iter().map(|case| case.oid.as_str()));
         let sql = format!(
             "SELECT s.refobjid, d.datname, s.dbid = 0, count(*) FILTER (WHERE s.deptype = 'o' \
-             AND s.classid <> 'pg_default_acl'::regclass) FROM pg_shdepend s \
+             AND s.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)) FROM pg_shdepend s \
              LEFT JOIN pg_database d ON d.oid = s.dbid \
              WHERE s.refclassid = 'pg_authid'::regclass \
              AND s.refobjid IN (SELECT unnest(ARRAY[{oids}]::oid[])) GROUP BY 1, 2, 3"
@@ -108,45 +106,32 @@ impl Ladder {
         Ok(holdings)
     }
 
-    /// Rung 3.
-    async fn unburden(&self, case: &Case, held: &Holdings) -> Result<(), String> {
+    /// Rung 3. What a role's own statements leave goes the way of all others.
+    async fn unburden(&self, case: &Case, held: Holdings) -> Result<(), String> {
         let custom = &case.credential.revocation_statements;
-        if !custom.is_empty() {
-            return self.run_custom(case, custom).await;
+        let held = if custom.is_empty() {
+            held
+        } else {
+            self.run_custom(case, custom).await?;
+            self.find_held(case).await?
+        };
+        if held == Holdings::default() {
+            return Ok(());
         }
         let owner = case.credential.owner.as_deref();
         match owner {
             Some(owner) => self.check_owner(owner).await?,
-            None if !held.owned.is_empty() => return Err(says_owned(held)),
+            None if !held.owned.is_empty() => return Err(says_owned(&held)),
             None => {}
         }
         // What a self-test's login owns is dropped: nobody is to inherit what nobody made.
         let owner = if case.credential.probe.is_some() { None } else { owner };
-        self.hand_over_all(case, held, owner).await
+        self.hand_over_all(case, &held, owner).await
     }
 
-    async fn hand_over_all(
-        &self,
-        case: &Case,
-        held: &Holdings,
-        owner: Option<&str>,
-    ) -> Result<(), String> {
-        let here = self.session.facts.database.as_str();
-        let mut databases: Vec<&str> = held.databases.iter().map(String::as_str).collect();
-        if databases.is_empty() && held.shared {
-            databases.push(here);
-        }
-        for database in databases {
-            let done = if database == here {
-                self.hand_over(&self.session, case, owner).await
-            } else {
-                let there = self.visit(database).await;
-                let there = there.map_err(|why| format!("database \"{database}\": {why}"))?;
-                self.hand_over(&there, case, owner).await
-            };
-            done.map_err(|error| format!("database \"{database}\": {}", words(error)))?;
-        }
-        Ok(())
+    async fn find_held(&self, case: &Case) -> Result<Holdings, String> {
+        let mut holdings = self.find_holdings(std::slice::from_ref(case)).await.map_err(words)?;
+        Ok(holdings.remove(&case.oid).unwrap_or_default())
     }
 
     /// The role's own statements; a refusal says which.
@@ -185,37 +170,7 @@ impl Ladder {
         }
     }
 
-    async fn hand_over(
-        &self,
-        session: &Live,
-        case: &Case,
-        owner: Option<&str>,
-    ) -> Result<(), DbError> {
-        let name = identifier(case.login());
-        let mut sql = BRIEFLY.to_owned();
-        sql.push_str(&case.hold());
-        if let Some(owner) = owner {
-            // A function that runs with its owner's rights must not come into others' hands.
-            let definers = format!(
-                "SELECT format('ALTER %s %s SECURITY INVOKER', CASE prokind WHEN 'p' THEN \
-                 'PROCEDURE' ELSE 'FUNCTION' END, oid::regprocedure) FROM pg_proc \
-                 WHERE proowner = {}::oid AND prosecdef",
-                literal(&case.oid)
-            );
-            for statement in session.run(&definers).await?.into_iter().flatten().flatten() {
-                sql.push_str(&statement);
-                sql.push_str(";\n");
-            }
-            let _ = writeln!(sql, "REASSIGN OWNED BY {name} TO {};", identifier(owner));
-        }
-        let _ = write!(sql, "DROP OWNED BY {name}");
-        failpoint::here("revoke.before_hand_over");
-        let handed = self.insist(session, &sql).await;
-        failpoint::here("revoke.after_hand_over");
-        handed
-    }
-
-    async fn insist(&self, session: &Live, sql: &str) -> Result<(), DbError> {
+    pub(super) async fn insist(&self, session: &Live, sql: &str) -> Result<(), DbError> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -279,7 +234,7 @@ pub(crate) fn owner_query(owner: &str) -> String {
     let owner = literal(owner);
     format!(
         "SELECT rolsuper OR rolcanlogin OR rolname = current_user, \
-         pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = {owner}"
+         pg_has_role(current_user, oid, 'USAGE') FROM pg_roles WHERE rolname = {owner}"
     )
 }
 

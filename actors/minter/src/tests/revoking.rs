@@ -146,10 +146,10 @@ async fn many_that_lock_their_own_roles_let_go_together() {
 }
 
 /// A server that lets transactions be prepared.
-async fn preparing() -> TestPostgres {
+pub(super) async fn preparing() -> TestPostgres {
     let postgres = TestPostgres::private();
     let admin = postgres.admin("postgres").await;
-    admin.batch_execute("ALTER SYSTEM SET max_prepared_transactions = 5").await.unwrap();
+    admin.batch_execute("ALTER SYSTEM SET max_prepared_transactions = 8").await.unwrap();
     drop(admin);
     postgres.stop();
     postgres.start();
@@ -194,35 +194,6 @@ async fn what_a_login_prepares_in_another_roles_name_does_not_stop_the_ladder() 
         let outcomes = rig.revoke_all(&[&bystander, &login], None).await.unwrap();
         assert_eq!(outcomes, [Outcome::Gone, Outcome::Gone], "{held}");
         assert!(!postgres.role_exists(name).await);
-    }
-}
-
-#[actix_rt::test]
-async fn a_login_that_sleeps_before_it_shows_is_ended_too() {
-    let postgres = TestPostgres::shared();
-    let (rig, database) = rig(postgres).await;
-    let login = rig.mint("app").await.unwrap();
-    let hiding = postgres.connect_with(
-        &login.username,
-        &login.password,
-        &database.name,
-        "-c post_auth_delay=20",
-    );
-    let revoking = async {
-        // Past its authentication, and not to be seen.
-        let admin = postgres.admin(&database.name).await;
-        let sql = "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.objid \
-            WHERE l.locktype = 'object' AND d.datname = $1 \
-            AND l.pid NOT IN (SELECT pid FROM pg_stat_activity)";
-        while admin.query(sql, &[&database.name]).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        rig.revoke(&login).await
-    };
-    let (session, outcome) = futures_util::future::join(hiding, revoking).await;
-    assert_eq!(outcome, Outcome::Gone);
-    if let Ok(session) = session {
-        assert!(session.query("SELECT 1", &[]).await.is_err(), "it cannot do anything");
     }
 }
 
