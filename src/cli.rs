@@ -85,8 +85,9 @@ fn execute(
 /// Runs a command that calls no server.
 fn locally(command: LocalCommand, out: &mut dyn Write) -> Result<(), Failure> {
     let text = match command {
-        LocalCommand::Server { config, dev_tls } => {
-            return crate::server_main(config.as_deref(), dev_tls).map_err(Failure::usage);
+        LocalCommand::Server { config, dev_tls, accept_rollback } => {
+            let wishes = crate::Wishes { dev_tls, accept_rollback };
+            return crate::server_main(config.as_deref(), wishes).map_err(Failure::usage);
         }
         LocalCommand::Storage(StorageCommand::Check { config }) => {
             crate::storage_check(config.as_deref()).map_err(Failure::usage)?

@@ -17,13 +17,22 @@ pub mod wiring;
 
 /// Runs the server described by the file at `config` until it is told to stop.
 ///
-/// `dev_tls` asks for a self-signed certificate, for development. The error is for the operator's eyes.
-pub fn server_main(config: Option<&Path>, dev_tls: bool) -> Result<(), String> {
+/// The error is for the operator's eyes.
+pub fn server_main(config: Option<&Path>, wishes: Wishes) -> Result<(), String> {
     let mut environment = config::process_environment();
-    if dev_tls {
+    if wishes.dev_tls {
         environment.insert("MSSM_SERVER_TLS_SELF_SIGNED".to_owned(), "true".to_owned());
     }
-    serve::run(config, &environment)
+    serve::run(config, &environment, wishes)
+}
+
+/// What is wished of one run of the server, and is no setting.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    /// A self-signed certificate, for development.
+    pub dev_tls: bool,
+    /// To go on with a store that is older than the audit log.
+    pub accept_rollback: bool,
 }
 
 /// Checks the store named by the configuration at `config`; answers a report for the operator.

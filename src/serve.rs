@@ -6,6 +6,7 @@ use mssm_messages::seal::{AutoUnseal, SealNow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::Wishes;
 use crate::chronicle::Note;
 use crate::config::{Config, Environment, LogConfig};
 use crate::wiring::{self, Server};
@@ -14,14 +15,18 @@ use crate::wiring::{self, Server};
 const BROKEN: i32 = 70;
 
 /// Runs the server that a file and the environment describe until it is told to stop.
-pub(crate) fn run(file: Option<&Path>, environment: &Environment) -> Result<(), String> {
+pub(crate) fn run(
+    file: Option<&Path>,
+    environment: &Environment,
+    wishes: Wishes,
+) -> Result<(), String> {
     mssm_locked::harden_process().map_err(|error| error.to_string())?;
     let config = Config::load(file, environment).map_err(|error| error.to_string())?;
     log_to_standard_error(&config.log);
     // Two providers could be compiled in by what others depend on: ours is chosen before first use.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     actix::System::new().block_on(async {
-        let server = wiring::start(config).await.map_err(|error| error.to_string())?;
+        let server = wiring::start(config, wishes).await.map_err(|error| error.to_string())?;
         watch(server).await
     })
 }

@@ -32,6 +32,7 @@ use mssm_seal::{KeeperConfig, KeyReplica, Link, RootKeySource, SealKeeper};
 use mssm_storage::{StorageHandle, StorageKind};
 use tokio::sync::oneshot;
 
+use crate::Wishes;
 use crate::chronicle::Chronicle;
 use crate::clock::{OsRandom, SystemClock};
 use crate::config::{Config, LimitsConfig, SealConfig, TlsConfig};
@@ -95,7 +96,7 @@ impl Ground {
 }
 
 /// Starts everything; the server is sealed, and listens when this returns.
-pub async fn start(config: Config) -> Result<Server, StartError> {
+pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
@@ -131,7 +132,11 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     let table = MountReplica::start(&owners.mounts).table;
     let minter = owners.minter.clone().into();
     let configured = ConfiguredDatabases::new(config.databases, table, minter).start();
-    let head = HeadConfig { audit: audit.clone(), when_missing: config.audit.when_missing };
+    let head = HeadConfig {
+        audit: audit.clone(),
+        when_missing: config.audit.when_missing,
+        accept_rollback: wishes.accept_rollback,
+    };
     let head = HeadKeeper::new(head, ground.barrier().1, Arc::clone(&ground.clock)).start();
     let link = link(&owners, &chronicle, configured, head);
     seal.send(link).await.map_err(|_| StartError::Linking)?;

@@ -75,6 +75,9 @@ pub(crate) enum LocalCommand {
         /// Make a certificate that nobody signed: for development only
         #[arg(long)]
         dev_tls: bool,
+        /// Go on with a store that is older than the audit log, as after restoring a backup
+        #[arg(long)]
+        accept_rollback: bool,
     },
     /// Examine a server's store while the server is stopped
     #[command(subcommand)]

@@ -1,8 +1,10 @@
-//! Keeps how far the log goes in the sealed store, so that lines that are gone are missed at the next unseal.
+//! Keeps how far the log goes in the sealed store, and in the log how often: each misses what the other lost.
 //!
 //! The log itself cannot show that its end was cut off at a checkpoint, that its file was deleted,
 //! or that an older copy was laid in its place: the store can. The head is stored while it moves,
 //! once a second, and once more at sealing, after the last line; no request waits for it.
+//! An older copy of the store cannot show its age: the log can, since it is told at unsealing, at
+//! sealing and every minute how often the store has kept the head.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,12 +13,15 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture};
 use mssm_domain::{Clock, RecordPath, SecretBytes};
-use mssm_messages::audit::{Append, CompareHead, Entry, Event, Head, ReadStatus};
+use mssm_messages::audit::{
+    Append, AuditStatus, CompareHead, Entry, Event, Head, ReadStatus, StoreEpoch, TellStore,
+};
 use mssm_messages::seal::{Closing, InstallAuditKey, StageError};
 use mssm_messages::{Barrier, Changes};
 use serde::{Deserialize, Serialize};
 
 use crate::AuditPorts;
+use crate::writer::checkpoint_key;
 
 /// So far behind the log may the stored head be, in time.
 const EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +29,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Two writers of the head meet at sealing at most: one of them tries again.
 const TRIES: u32 = 3;
+/// So many times is the head stored before the log is told, and at sealing.
+const TELL_EVERY: u64 = 60;
 /// The form of the record.
 const VERSION: u32 = 1;
 
@@ -43,6 +50,8 @@ pub struct HeadConfig {
     pub audit: AuditPorts,
     /// What to do when lines are missing.
     pub when_missing: WhenMissing,
+    /// True if the operator knows that the store is an older copy, and wants to go on with it.
+    pub accept_rollback: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,13 +76,17 @@ struct Core {
     /// True while the head is being stored, so that a slow store is asked once.
     storing: Cell<bool>,
     stored: Cell<Head>,
+    /// How often the head was stored, and what of that the log was told last.
+    epoch: Cell<u64>,
+    told: Cell<u64>,
 }
 
 impl HeadKeeper {
     /// A keeper of a log's head in a store.
     pub fn new(config: HeadConfig, barrier: Barrier, clock: Arc<dyn Clock>) -> Self {
         let (open, storing) = (Cell::new(false), Cell::new(false));
-        Self(Rc::new(Core { config, barrier, clock, open, storing, stored: Cell::default() }))
+        let (stored, epoch, told) = (Cell::default(), Cell::new(0), Cell::new(0));
+        Self(Rc::new(Core { config, barrier, clock, open, storing, stored, epoch, told }))
     }
 }
 
@@ -85,7 +98,7 @@ impl Actor for HeadKeeper {
             let core = Rc::clone(&keeper.0);
             if core.open.get() && !core.storing.replace(true) {
                 actix_rt::spawn(async move {
-                    if let Err(StageError(error)) = core.store(false).await {
+                    if let Err(StageError(error)) = core.follow().await {
                         tracing::warn!(error, "the audit log's head could not be stored");
                     }
                     core.storing.set(false);
@@ -115,9 +128,15 @@ impl Handler<Closing> for HeadKeeper {
 
     fn handle(&mut self, _msg: Closing, _ctx: &mut Self::Context) -> Self::Result {
         let core = Rc::clone(&self.0);
-        Box::pin(
-            async move { if core.open.replace(false) { core.store(false).await } else { Ok(()) } },
-        )
+        Box::pin(async move {
+            if !core.open.replace(false) {
+                return Ok(());
+            }
+            core.store(false).await?;
+            core.tell().await?;
+            // Behind the line that said so.
+            core.store(false).await
+        })
     }
 }
 
@@ -128,7 +147,8 @@ fn failed(error: impl std::fmt::Display) -> StageError {
 impl Core {
     /// Compares the log with the stored head, and has it signed from now on.
     async fn open_log(&self, key: InstallAuditKey) -> Result<(), StageError> {
-        let missing = match self.load().await?.0 {
+        let (kept, epoch) = self.load().await?;
+        let missing = match kept {
             None => None,
             Some(head) => {
                 let compared = self.config.audit.compare.ask(CompareHead(head), DEADLINE).await;
@@ -144,21 +164,76 @@ impl Core {
                 )));
             }
         }
+        let older = self.older(&key, epoch).await?;
         self.hand_on(key).await?;
         let replaces = missing.is_some();
+        if let Some(told) = older {
+            let details = vec![("store", epoch.to_string()), ("log", told.to_string())];
+            self.say("store-rolled-back", details).await?;
+        }
         if let Some((what, head)) = missing {
             let details = vec![
                 ("missing", what),
                 ("stored_count", head.count.to_string()),
                 ("stored_head", hex::encode(head.hash)),
             ];
-            let event = Event { name: "log-missing", details };
-            let entry = Entry::Event { time: self.clock.now(), event };
-            let appended = self.config.audit.append.ask(Append(vec![entry]), DEADLINE).await;
-            appended.map_err(failed)?.map_err(failed)?;
+            self.say("log-missing", details).await?;
         }
         self.store(replaces).await?;
+        self.tell().await?;
         self.open.set(true);
+        Ok(())
+    }
+
+    /// How often the store had kept the head when the log heard of it, if this store knows of less.
+    async fn older(&self, key: &InstallAuditKey, epoch: u64) -> Result<Option<u64>, StageError> {
+        let Some(seed) = &key.seed else { return Ok(None) };
+        let public = checkpoint_key(seed)?.public();
+        let told = self.status().await?.store.filter(|told| told.key == public);
+        let Some(told) = told.map(|told| told.epoch).filter(|told| *told > epoch) else {
+            return Ok(None);
+        };
+        tracing::error!(told, epoch, "the store is older than the audit log");
+        if self.config.accept_rollback {
+            return Ok(Some(told));
+        }
+        Err(StageError(format!(
+            "the store is older than the audit log (state {epoch}, the log knows of {told}): a copy of \
+             it was put back, and what was changed or revoked since is as it was; if that is meant, \
+             start the server with -accept-rollback"
+        )))
+    }
+
+    async fn say(
+        &self,
+        name: &'static str,
+        details: Vec<(&'static str, String)>,
+    ) -> Result<(), StageError> {
+        let entry = Entry::Event { time: self.clock.now(), event: Event { name, details } };
+        let appended = self.config.audit.append.ask(Append(vec![entry]), DEADLINE).await;
+        appended.map_err(failed)?.map_err(failed)
+    }
+
+    async fn status(&self) -> Result<AuditStatus, StageError> {
+        self.config.audit.status.ask(ReadStatus, DEADLINE).await.map_err(failed)?.map_err(failed)
+    }
+
+    /// Stores the head, and now and then tells the log how often that was.
+    async fn follow(&self) -> Result<(), StageError> {
+        self.store(false).await?;
+        if self.epoch.get() >= self.told.get().saturating_add(TELL_EVERY) {
+            self.tell().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the log how often the store, durably, has kept the head.
+    async fn tell(&self) -> Result<(), StageError> {
+        let epoch = self.epoch.get();
+        let Some(key) = self.status().await?.public_key else { return Ok(()) };
+        let store = TellStore(StoreEpoch { key, epoch });
+        self.config.audit.tell.ask(store, DEADLINE).await.map_err(failed)?.map_err(failed)?;
+        self.told.set(epoch);
         Ok(())
     }
 
@@ -178,8 +253,7 @@ impl Core {
 
     /// Stores how far the log goes; `replaces` an older head that went further.
     async fn store(&self, replaces: bool) -> Result<(), StageError> {
-        let status = self.config.audit.status.ask(ReadStatus, DEADLINE).await;
-        let head = status.map_err(failed)?.map_err(failed)?.head;
+        let head = self.status().await?.head;
         if head == self.stored.get() && !replaces {
             return Ok(());
         }
@@ -192,6 +266,7 @@ impl Core {
             match self.barrier.commit(changes).await {
                 Ok(()) => {
                     self.stored.set(head);
+                    self.epoch.set(version.saturating_add(1));
                     return Ok(());
                 }
                 Err(error) if error.failed_expectation().is_some() => {}

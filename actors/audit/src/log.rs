@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mssm_crypto::chain::{Chain, CheckpointKey, Tree};
 use mssm_domain::Timestamp;
-use mssm_messages::audit::{Entry, Event, Head};
+use mssm_messages::audit::{Entry, Event, Head, StoreEpoch};
 use serde::{Deserialize, Serialize};
 
 use crate::line::{self, Line};
@@ -15,6 +15,8 @@ pub(crate) const STARTED: &str = "log-started";
 pub(crate) const CONTINUED: &str = "log-continued";
 /// The event that names the key of the checkpoints from here on.
 pub(crate) const KEY: &str = "log-key";
+/// The event that says how often the store had kept the log's head.
+const STORE: &str = "log-store-epoch";
 /// The event from which a log can be taken up without reading all of it.
 const POSITION: &str = "log-position";
 /// So many bytes at least lie between two such events; what is read at a start is little more.
@@ -111,6 +113,25 @@ struct Told {
 struct ToldDetails {
     #[serde(default)]
     edge: String,
+    #[serde(default)]
+    epoch: String,
+    #[serde(default)]
+    key: String,
+}
+
+/// What a line says of the store, if it says something of it.
+pub(crate) fn told_store(line: &[u8]) -> Option<StoreEpoch> {
+    let told: Told = serde_json::from_slice(line).ok()?;
+    if told.event != STORE && told.event != POSITION {
+        return None;
+    }
+    let mut key = [0; 32];
+    hex::decode_to_slice(&told.details.key, &mut key).ok()?;
+    Some(StoreEpoch { key, epoch: told.details.epoch.parse().ok()? })
+}
+
+fn store_details(store: &StoreEpoch) -> Vec<(&'static str, String)> {
+    vec![("epoch", store.epoch.to_string()), ("key", hex::encode(store.key))]
 }
 
 /// What a checkpoint line says.
@@ -133,6 +154,8 @@ pub(crate) struct Log {
     signed: bool,
     /// Bytes since the last line that tells a position.
     untold: u64,
+    /// What was said of the store last; said again where the log can be taken up.
+    pub(crate) store: Option<StoreEpoch>,
 }
 
 /// Lines that are ready to be written, and where the log stands once they are.
@@ -168,7 +191,9 @@ impl Log {
             batch.push(&line);
         }
         if self.untold + batch.bytes.len() as u64 > POSITION_EVERY {
-            let event = Event { name: POSITION, details: vec![("edge", batch.after.edge())] };
+            let mut details = vec![("edge", batch.after.edge())];
+            details.extend(self.store.iter().flat_map(store_details));
+            let event = Event { name: POSITION, details };
             let entry = Entry::Event { time: now, event };
             let line = line::render(&entry, batch.after.count(), &batch.after.head())?;
             batch.push(&line);
@@ -200,6 +225,11 @@ impl Log {
     pub(crate) fn key_line(&self, now: Timestamp) -> Option<Entry> {
         let details = vec![("key", hex::encode(self.public_key()?))];
         Some(Entry::Event { time: now, event: Event { name: KEY, details } })
+    }
+
+    /// The line that says how often the store has kept the head.
+    pub(crate) fn store_line(now: Timestamp, store: &StoreEpoch) -> Entry {
+        Entry::Event { time: now, event: Event { name: STORE, details: store_details(store) } }
     }
 
     /// The batch is durable: the log stands behind it.

@@ -7,13 +7,14 @@ use mssm_crypto::chain::CheckpointKey;
 use mssm_domain::{Clock, SecretBytes};
 use mssm_messages::audit::{
     Append, AuditError, AuditStatus, CompareHead, Entry, Event, Head, ReadStatus, Standing,
+    StoreEpoch, TellStore,
 };
 use mssm_messages::seal::{InstallAuditKey, StageError};
 use mssm_messages::{Letter, Port};
 use tokio::sync::mpsc;
 
 use crate::backend::{AuditBackend, Blocked};
-use crate::log::{Batch, Log, POSITION_EVERY, Position};
+use crate::log::{Batch, Log, POSITION_EVERY, Position, told_store};
 use crate::prefix::Prefix;
 
 /// How many batches of entries may wait; one more is refused as busy.
@@ -35,6 +36,8 @@ pub struct AuditPorts {
     pub status: Port<ReadStatus>,
     /// Whether the log holds what it held.
     pub compare: Port<CompareHead>,
+    /// What the log is told of the store.
+    pub tell: Port<TellStore>,
 }
 
 /// The other ends of the ports.
@@ -43,6 +46,7 @@ struct Queues {
     install: mpsc::Receiver<Letter<InstallAuditKey>>,
     status: mpsc::Receiver<Letter<ReadStatus>>,
     compare: mpsc::Receiver<Letter<CompareHead>>,
+    tell: mpsc::Receiver<Letter<TellStore>>,
 }
 
 /// Holds the log, its position and the signing key. Sends nothing; answers when lines are durable.
@@ -65,8 +69,14 @@ impl AuditWriter {
         let (install, installs) = Port::to_thread(16);
         let (status, statuses) = Port::to_thread(64);
         let (compare, comparisons) = Port::to_thread(16);
-        let queues =
-            Queues { append: appends, install: installs, status: statuses, compare: comparisons };
+        let (tell, told) = Port::to_thread(16);
+        let queues = Queues {
+            append: appends,
+            install: installs,
+            status: statuses,
+            compare: comparisons,
+            tell: told,
+        };
         let place = backend.place();
         let mut writer = Self {
             clock,
@@ -80,7 +90,7 @@ impl AuditWriter {
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
             runtime.block_on(writer.run(queues));
         })?;
-        Ok((AuditPorts { append, install, status, compare }, thread))
+        Ok((AuditPorts { append, install, status, compare, tell }, thread))
     }
 
     async fn run(&mut self, mut queues: Queues) {
@@ -95,6 +105,9 @@ impl AuditWriter {
                 }
                 Some(letter) = queues.compare.recv() => {
                     let _ = letter.reply.send(self.compare(letter.message.0));
+                }
+                Some(letter) = queues.tell.recv() => {
+                    let _ = letter.reply.send(self.tell(letter.message.0));
                 }
                 else => return,
             }
@@ -143,7 +156,7 @@ impl AuditWriter {
             self.status.blocked = Some(blocked.0);
         }
         let (public_key, head) = (self.log.public_key(), self.log.position.at());
-        AuditStatus { public_key, head, ..self.status.clone() }
+        AuditStatus { public_key, head, store: self.log.store, ..self.status.clone() }
     }
 
     /// Looks for the line that followed a head: it names the head's hash.
@@ -168,6 +181,15 @@ impl AuditWriter {
         };
         self.status.missing = standing.missing(head);
         Ok(standing)
+    }
+
+    /// Writes down what is known of the store, here and wherever the log can be taken up.
+    fn tell(&mut self, store: StoreEpoch) -> Result<(), AuditError> {
+        let line = Log::store_line(self.clock.now(), &store);
+        let written = write(&mut self.state(), &[&line]);
+        self.note(written)?;
+        self.log.store = Some(store);
+        Ok(())
     }
 
     fn state(&mut self) -> Writing<'_> {
@@ -203,7 +225,8 @@ impl AuditWriter {
     }
 }
 
-fn checkpoint_key(seed: &SecretBytes) -> Result<CheckpointKey, StageError> {
+/// The signing key of a seed.
+pub(crate) fn checkpoint_key(seed: &SecretBytes) -> Result<CheckpointKey, StageError> {
     // EXPOSE: becomes the signing key, which wipes itself.
     let seed = <&[u8; 32]>::try_from(seed.expose())
         .map_err(|_| StageError("the audit key's seed is not 32 bytes".to_owned()))?;
@@ -259,6 +282,7 @@ fn open(writing: &mut Writing<'_>) -> Result<Vec<Entry>, Blocked> {
         found.torn =
             found.torn.or(writing.backend.open(u64::MAX, &mut |line| there.take(line))?.torn);
     }
+    writing.log.store = there.store.or(writing.log.store);
     let mut first = Vec::new();
     match there.position {
         None if there.lines == 0 => first.push(writing.log.first_line(now)),
@@ -286,6 +310,7 @@ fn open(writing: &mut Writing<'_>) -> Result<Vec<Entry>, Blocked> {
 #[derive(Default)]
 struct There {
     position: Option<Position>,
+    store: Option<StoreEpoch>,
     untold: u64,
     lines: u64,
 }
@@ -293,9 +318,12 @@ struct There {
 impl There {
     fn take(&mut self, line: &[u8]) {
         self.lines += 1;
-        if let Some(before) = tells_position(line).then(|| Position::before(line)).flatten() {
-            self.position = Some(before);
-            self.untold = 0;
+        if tells_of_the_log(line) {
+            if let Some(before) = Position::before(line) {
+                self.position = Some(before);
+                self.untold = 0;
+            }
+            self.store = told_store(line).or(self.store);
         }
         self.untold += line.len() as u64 + 1;
         if let Some(position) = &mut self.position {
@@ -305,7 +333,7 @@ impl There {
 }
 
 /// A cheap look before a line is parsed: only events of the log itself can tell its position.
-fn tells_position(line: &[u8]) -> bool {
+fn tells_of_the_log(line: &[u8]) -> bool {
     const SIGN: &[u8] = b"\"event\":\"log-";
     line.get(..256).unwrap_or(line).windows(SIGN.len()).any(|window| window == SIGN)
 }

@@ -150,6 +150,23 @@ pub struct AuditStatus {
     pub head: Head,
     /// What of an earlier run's lines is not there any more, if so.
     pub missing: Option<String>,
+    /// What the log says of the store beside it.
+    pub store: Option<StoreEpoch>,
+}
+
+/// Writes down how often the store has kept the head; replies once that is durable.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), AuditError>")]
+pub struct TellStore(pub StoreEpoch);
+
+/// How often the store had kept the log's head, as the log was told: a store that knows of fewer
+/// times is an older copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreEpoch {
+    /// The public key of the checkpoints, which tells stores apart.
+    pub key: [u8; 32],
+    /// How often.
+    pub epoch: u64,
 }
 
 /// How far the log goes; kept in the sealed store, so that lines that are gone are missed.

@@ -67,6 +67,8 @@ pub(crate) struct Server {
     pub(crate) shares: Vec<String>,
     pub(crate) root_token: String,
     failpoint: Option<String>,
+    /// What it is started with besides its settings.
+    pub(crate) arguments: Vec<&'static str>,
 }
 
 impl Server {
@@ -82,6 +84,7 @@ impl Server {
             shares: Vec::new(),
             root_token: String::new(),
             failpoint: None,
+            arguments: Vec::new(),
         };
         for (name, text) in &server.options.files {
             write_private(&server.path(name), text);
@@ -309,6 +312,7 @@ impl Server {
             .arg("server")
             .arg("--config")
             .arg(self.path("mssm.toml"))
+            .args(&self.arguments)
             .env_clear()
             .envs(self.failpoint.as_ref().map(|point| ("MSSM_FAILPOINT", point)))
             .stdin(Stdio::null())

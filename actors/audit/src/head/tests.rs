@@ -19,9 +19,18 @@ struct Run {
 
 impl Run {
     fn start(log: &std::path::Path, store: &MemoryStore, when_missing: WhenMissing) -> Self {
+        Self::start_as_told(log, store, when_missing, false)
+    }
+
+    fn start_as_told(
+        log: &std::path::Path,
+        store: &MemoryStore,
+        when_missing: WhenMissing,
+        accept_rollback: bool,
+    ) -> Self {
         let clock = Arc::new(TestClock::new());
         let (ports, thread) = AuditWriter::start(FileBackend::new(log), clock.clone()).unwrap();
-        let config = HeadConfig { audit: ports.clone(), when_missing };
+        let config = HeadConfig { audit: ports.clone(), when_missing, accept_rollback };
         let keeper = HeadKeeper::new(config, mssm_testkit::barrier_over(store), clock).start();
         Self { ports, thread, keeper }
     }
@@ -85,18 +94,18 @@ async fn a_log_that_is_whole_is_taken_up_without_a_word() {
 #[actix_rt::test]
 async fn a_cut_tail_is_missed_at_the_next_unsealing() {
     // One checkpoint and its line are gone: every line that is left is in order and signed.
-    let cut = |log: &std::path::Path| cut_to(log, 21);
+    let cut = |log: &std::path::Path| cut_to(log, 25);
     let told = missing_after(cut, WhenMissing::Warn).await.unwrap();
-    assert!(told.contains("records 21 to 22"), "{told}");
+    assert!(told.contains("records 25 to 26"), "{told}");
     let refused = missing_after(cut, WhenMissing::Refuse).await.unwrap_err();
-    assert!(refused.contains("records 21 to 22"), "{refused}");
+    assert!(refused.contains("records 25 to 26"), "{refused}");
 }
 
 #[actix_rt::test]
 async fn a_deleted_log_is_missed_at_the_next_unsealing() {
     let gone = |log: &std::path::Path| std::fs::remove_file(log).unwrap();
     let told = missing_after(gone, WhenMissing::Warn).await.unwrap();
-    assert!(told.contains("records 1 to 22"), "{told}");
+    assert!(told.contains("records 1 to 26"), "{told}");
     assert!(missing_after(gone, WhenMissing::Refuse).await.is_err());
 }
 
@@ -135,4 +144,54 @@ async fn the_head_follows_the_log_without_a_commit_a_line() {
     let head = decode(kept.bytes.expose()).unwrap();
     let text = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
     assert_eq!(head.count, text.lines().count() as u64);
+}
+
+/// One run on a log and a store, and what is left of both.
+async fn run_once(folder: &std::path::Path, from: &str, to: &str, store: &MemoryStore) {
+    // A copy, since an earlier run's thread may still hold the lock of its file.
+    let (from, to) = (folder.join(from), folder.join(to));
+    if from.exists() {
+        std::fs::copy(from, &to).unwrap();
+    }
+    let run = Run::start(&to, store, WhenMissing::Refuse);
+    run.unseal().await.unwrap();
+    run.write(3).await;
+    run.end().await;
+}
+
+#[actix_rt::test]
+async fn an_older_copy_of_the_store_is_not_opened_unless_that_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    run_once(folder.path(), "none", "first.log", &store).await;
+    let backup = store.copy();
+    run_once(folder.path(), "first.log", "second.log", &store).await;
+
+    let log = folder.path().join("third.log");
+    std::fs::copy(folder.path().join("second.log"), &log).unwrap();
+    let run = Run::start(&log, &backup, WhenMissing::Refuse);
+    let StageError(refused) = run.unseal().await.unwrap_err();
+    assert!(refused.contains("-accept-rollback"), "{refused}");
+    drop(run);
+
+    let log = folder.path().join("fourth.log");
+    std::fs::copy(folder.path().join("second.log"), &log).unwrap();
+    let run = Run::start_as_told(&log, &backup, WhenMissing::Refuse, true);
+    run.unseal().await.unwrap();
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("store-rolled-back"), "{text}");
+    run.end().await;
+    // Accepted once, it is the store that the log knows.
+    run_once(folder.path(), "fourth.log", "fifth.log", &backup).await;
+}
+
+#[actix_rt::test]
+async fn a_new_store_beside_another_ones_log_is_no_older_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    run_once(folder.path(), "none", "first.log", &MemoryStore::new()).await;
+    let log = folder.path().join("second.log");
+    std::fs::copy(folder.path().join("first.log"), &log).unwrap();
+    let run = Run::start(&log, &MemoryStore::new(), WhenMissing::Refuse);
+    let seed = Some(SecretBytes::new(vec![8; 32]));
+    run.keeper.send(InstallAuditKey { seed }).await.unwrap().unwrap();
 }
