@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use mssm_domain::{Document, SecretBytes, SecretText, parse_duration_secs};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -200,13 +202,14 @@ impl Body {
     }
 
     /// A list of texts in which commas mean nothing, as SQL; text alone is a list of one.
+    ///
+    /// As in Vault, a text may be base64, and may be a JSON list of texts itself.
     pub(crate) fn statements(&self, name: &str) -> Result<Option<Vec<String>>, Refusal> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
-        if raw.starts_with('[') {
-            return elements(raw).map(Some).ok_or_else(|| wrong(name, "a list of texts"));
-        }
-        let text = scalar(raw).ok_or_else(|| wrong(name, "a list of texts"))?;
-        Ok(Some(if text.is_empty() { Vec::new() } else { vec![text] }))
+        let texts =
+            if raw.starts_with('[') { elements(raw) } else { scalar(raw).map(|text| vec![text]) };
+        let texts = texts.ok_or_else(|| wrong(name, "a list of texts"))?;
+        Ok(Some(texts.into_iter().filter(|text| !text.is_empty()).flat_map(unpack).collect()))
     }
 
     /// A map of texts.
@@ -262,6 +265,14 @@ pub(crate) fn scalar(raw: &str) -> Option<String> {
 fn elements(raw: &str) -> Option<Vec<String>> {
     let values: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
     values.into_iter().map(|value| scalar(value.get())).collect()
+}
+
+/// The statements in one text; no SQL is valid base64, since it would need a space.
+fn unpack(text: String) -> Vec<String> {
+    let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = decoded.unwrap_or(text);
+    let list = if text.trim_start().starts_with('[') { elements(text.trim()) } else { None };
+    list.unwrap_or_else(|| vec![text])
 }
 
 #[cfg(test)]
@@ -353,5 +364,27 @@ mod tests {
                 Err(refusal) => prop_assert!(refusal.status.is_client_error()),
             }
         }
+    }
+
+    #[test]
+    fn statements_are_read_in_every_form_that_vault_reads() {
+        let drop = "DROP ROLE \"{{name}}\"; SELECT 'a,b'";
+        let listed = r#"["SELECT 1", "SELECT 2"]"#;
+        let cases = [
+            (serde_json::json!(drop), vec![drop]),
+            (serde_json::json!([drop, "SELECT 1;"]), vec![drop, "SELECT 1;"]),
+            (serde_json::json!(STANDARD.encode(drop)), vec![drop]),
+            (serde_json::json!(listed), vec!["SELECT 1", "SELECT 2"]),
+            (serde_json::json!(STANDARD.encode(listed)), vec!["SELECT 1", "SELECT 2"]),
+            (serde_json::json!([STANDARD.encode(drop)]), vec![drop]),
+            (serde_json::json!(""), vec![]),
+            (serde_json::json!([""]), vec![]),
+            (serde_json::json!("COMMIT"), vec!["COMMIT"]),
+        ];
+        for (value, expected) in cases {
+            let body = body(&serde_json::json!({ "sql": value }).to_string()).unwrap();
+            assert_eq!(body.statements("sql").unwrap().unwrap(), expected, "{value}");
+        }
+        assert!(body(r#"{"sql":{"a":1}}"#).unwrap().statements("sql").is_err());
     }
 }

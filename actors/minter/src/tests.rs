@@ -1,5 +1,6 @@
 //! The whole minter: on a database that says what it is told to, and on a real one.
 
+mod custom;
 mod definitions;
 mod fake;
 mod fencing;
@@ -9,5 +10,6 @@ mod real;
 mod renamed;
 mod revoking;
 mod rotation;
+mod splitting;
 mod statics;
 mod tls;
