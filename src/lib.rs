@@ -12,7 +12,6 @@ mod clock;
 pub mod config;
 mod databases;
 mod offline;
-mod sandbox;
 mod serve;
 pub mod wiring;
 

@@ -23,6 +23,7 @@ use mssm_messages::audit::Append;
 use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmount};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
+use mssm_messages::reconcile::ReconcilePorts;
 use mssm_messages::seal::{SealNow, Stages};
 use mssm_messages::storage::StoragePort;
 use mssm_messages::{Barrier, Port};
@@ -256,6 +257,7 @@ async fn start_minter(
         let leases = LeaseManagerPorts {
             count: leases.clone().into(),
             issue: leases.clone().into(),
+            reconcile: ReconcilePorts::new(&leases),
             revoke: leases.into(),
         };
         let config = MinterConfig { boot, leases };

@@ -22,6 +22,21 @@ pub(crate) enum LeaseCommand {
     Tidy,
     /// Name the leases whose records cannot be read
     Quarantine,
+    /// Compare the logins that are there with the leases, and end or settle what differs
+    #[command(after_help = "Examples:
+  mssm lease reconcile -dry-run
+  mssm lease reconcile -connection=main")]
+    Reconcile {
+        /// Touch nothing, say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Only this connection
+        #[arg(long, value_name = "NAME")]
+        connection: Option<String>,
+        /// Only connections of this mount, such as db/
+        #[arg(long, value_name = "PATH")]
+        mount: Option<String>,
+    },
     /// Lengthen a lease
     #[command(after_help = "Examples:
   mssm lease renew db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl
@@ -77,6 +92,15 @@ pub(crate) fn run(command: &LeaseCommand, session: &mut Session<'_>) -> Result<(
         }
         LeaseCommand::Tidy => session.show(&Call::write("sys/leases/tidy", json!({}))),
         LeaseCommand::Quarantine => session.show(&Call::read("sys/leases/quarantine")),
+        LeaseCommand::Reconcile { dry_run, connection, mount } => {
+            let mut body = Map::from_iter([("dry_run".to_owned(), Value::from(*dry_run))]);
+            for (name, value) in [("connection", connection), ("mount", mount)] {
+                if let Some(value) = value {
+                    body.insert(name.to_owned(), Value::from(value.as_str()));
+                }
+            }
+            session.show(&Call::write("sys/leases/reconcile", Value::Object(body)))
+        }
         LeaseCommand::Renew { increment, id } => {
             let mut body = Map::from_iter([("lease_id".to_owned(), Value::from(id.as_str()))]);
             if let Some(increment) = increment {
@@ -188,6 +212,19 @@ mod tests {
             asked(&renew),
             r#"PUT /v1/sys/leases/renew {"increment":"1h","lease_id":"l/1"}"#
         );
+    }
+
+    #[test]
+    fn logins_and_leases_are_compared_everywhere_or_on_one_connection() {
+        let reconcile = |dry_run, connection: Option<&str>| LeaseCommand::Reconcile {
+            dry_run,
+            connection: connection.map(str::to_owned),
+            mount: None,
+        };
+        let all = r#"PUT /v1/sys/leases/reconcile {"dry_run":true}"#;
+        assert_eq!(asked(&reconcile(true, None)), all);
+        let one = r#"PUT /v1/sys/leases/reconcile {"connection":"main","dry_run":false}"#;
+        assert_eq!(asked(&reconcile(false, Some("main"))), one);
     }
 
     #[test]

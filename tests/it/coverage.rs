@@ -40,6 +40,7 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("GET", "sys/leases/count"),
     ("GET", "sys/leases/quarantine"),
     ("POST", "sys/leases/tidy"),
+    ("POST", "sys/leases/reconcile"),
     ("POST", "auth/token/create"),
     ("POST", "auth/token/create-orphan"),
     ("GET", "auth/token/lookup-self"),

@@ -103,6 +103,32 @@ impl Torture {
         })
     }
 
+    /// Has a login without a lease, and a lease without a login, for the next start to find.
+    fn set_apart(&self) {
+        let root = self.server.root();
+        eventually("it opens by itself", PATIENCE, || {
+            (root.get("sys/health").status == 200).then_some(())
+        });
+        let [back, gone] = ["plain", "plain"].map(|role| {
+            let minted =
+                || Some(root.get(&format!("db/creds/{role}"))).filter(|one| one.status == 200);
+            Login::of(&eventually("a login", PATIENCE, minted))
+        });
+        let marker = self.database.query(&format!(
+            "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{}'",
+            back.user
+        ));
+        root.put("sys/leases/revoke", json!({"lease_id": back.lease})).expect(204);
+        self.database.sql(&format!("DROP ROLE \"{}\"", gone.user));
+        eventually("the login is gone", PATIENCE, || {
+            (!self.database.has_role(&back.user)).then_some(())
+        });
+        self.database.sql(&format!(
+            "CREATE ROLE \"{0}\" LOGIN; COMMENT ON ROLE \"{0}\" IS '{1}'",
+            back.user, marker[0]
+        ));
+    }
+
     /// Restarts, and waits until roles and leases agree with each other and with what is known.
     fn recover(&mut self, after: &str) {
         self.server.again();
@@ -265,7 +291,8 @@ fn at_every_failpoint(points: &[String], kills: u64, seed: u64) {
         }
         torture.server.kill9();
         // What only a start does is met once in a start, and needs something to do.
-        let starting = point.starts_with("restore.") || point.starts_with("fence.");
+        let starting =
+            ["restore.", "fence.", "reconcile."].iter().any(|way| point.starts_with(way));
         let first = done < points.len() as u64 || starting;
         let number = if first { 1 } else { 1 + torture.random.below(5) };
         if point.starts_with("fence.") || point == "restore.interrupted" {
@@ -273,6 +300,11 @@ fn at_every_failpoint(points: &[String], kills: u64, seed: u64) {
                 torture.load("app", |server| ends(server) == Some(ABORTED));
             }
             done += 1;
+        }
+        if point.starts_with("reconcile.") {
+            torture.server.again();
+            torture.set_apart();
+            torture.server.kill9();
         }
         let often = match point.as_str() {
             "revoke.before_failure" | "revoke.after_failure" => "moody",

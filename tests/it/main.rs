@@ -42,7 +42,7 @@ mod mounts;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
-mod process;
+mod reconcile;
 #[cfg(test)]
 mod rollback;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use mssm_messages::audit::{Append, ReadStatus};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
 use mssm_messages::mounts::MountPorts;
-use mssm_messages::{Port, PortError, lease, minter, rotation, seal};
+use mssm_messages::{Port, PortError, lease, minter, reconcile, rotation, seal};
 
 use crate::error::{Refusal, unreachable};
 use crate::limits::Gate;
@@ -117,6 +117,8 @@ ports! {
         list_roles: minter::ListRoles,
         /// Removes a role.
         delete_role: minter::DeleteRole,
+        /// Compares logins and leases.
+        reconcile: reconcile::Reconcile,
         /// Changes a connection's own password.
         rotate_root: rotation::RotateRoot,
         /// Stores a static role.

@@ -5,6 +5,7 @@
 //! at a time: while it is being made or extended (`busy`), its revocation waits. Ends are judged
 //! times (`timeline.rs`); pauses count from the session's beginning (`uptime`).
 
+mod listing;
 mod revoking;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::rc::Rc;
 
 use mssm_domain::{ConnectionId, ExpiryIndex, LeaseState, MountId, Timestamp, TokenId};
 
+pub(crate) use self::listing::Listed;
 pub(crate) use self::revoking::{Batch, Reply};
 use crate::holders::Holders;
 use crate::lane::Lane;

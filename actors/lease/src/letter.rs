@@ -6,16 +6,35 @@ use mssm_domain::{RecordPath, SecretBytes, Timestamp};
 use mssm_messages::audit::{Entry, Event};
 use serde::{Deserialize, Serialize};
 
-use crate::record::RecordError;
+use crate::record::{LeaseRecord, RecordError};
+use crate::sweep::{ABSENT, EXPIRED, FAILED};
 
 /// The form that is written, and the only one that is read.
 const VERSION: u8 = 1;
 
 /// The names of events that can be read back.
-const NAMES: [&str; 4] =
-    ["lease-created", "lease-expired", "lease-revoked", "lease-revocation-failed"];
+const NAMES: [&str; 6] = [
+    "lease-created",
+    "lease-expired",
+    "lease-revoked",
+    "lease-revocation-failed",
+    "lease-adopted",
+    "lease-reopened",
+];
 /// The details that they have.
 const DETAILS: [&str; 4] = ["lease_id", "role", "mount", "reason"];
+
+/// What a lease's end is called, and why it came if that is worth a word.
+pub(crate) fn said_of(record: &LeaseRecord) -> (&'static str, Option<&'static str>) {
+    let name = if record.cause == EXPIRED { "lease-expired" } else { "lease-revoked" };
+    let why = match record.cause.as_str() {
+        _ if record.left_behind => Some("ended by force, something may be left"),
+        FAILED => Some("its credential was not handed out"),
+        ABSENT => Some("its login was not there"),
+        _ => None,
+    };
+    (name, why)
+}
 
 /// The folder of what the log does not have yet.
 pub(crate) fn letter_folder() -> RecordPath {

@@ -22,6 +22,7 @@ mod letter;
 mod manager;
 mod outbox;
 mod places;
+mod reconcile;
 mod record;
 mod renew;
 mod repeats;

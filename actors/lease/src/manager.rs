@@ -69,7 +69,7 @@ impl LeaseManager {
 
     /// Runs a flow of the open session, to its end even if nobody waits for it; a panic in it is
     /// its caller's `Internal`.
-    fn serve<T, F>(
+    pub(crate) fn serve<T, F>(
         &self,
         flow: impl FnOnce(Rc<Session>) -> F,
     ) -> ResponseFuture<Result<T, LeaseError>>
@@ -269,6 +269,7 @@ impl Handler<Count> for LeaseManager {
             ended_total: session.ended_total.get(),
             failures_total: session.failures_total.get(),
             unreadable: session.unreadable.borrow().len() as u64,
+            reconcile: session.reconciled.get(),
             by_mount: book.places().active_by_mount(),
         })
     }

@@ -11,6 +11,7 @@ use mssm_messages::audit::{Entry, Event};
 use mssm_messages::engine::{EngineKind, EnginePorts};
 use mssm_messages::keys::KeyError;
 use mssm_messages::lease::LeaseError;
+use mssm_messages::reconcile::ReconcileCounts;
 use mssm_messages::{Barrier, BarrierError, Changes};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -49,6 +50,9 @@ pub(crate) struct Session {
     pub(crate) failures_total: Cell<u64>,
     pub(crate) unreadable: RefCell<BTreeSet<String>>,
     pub(crate) tidying: Cell<bool>,
+    pub(crate) reconciled: Cell<ReconcileCounts>,
+    /// What the audit was told of each connection's last comparison.
+    pub(crate) reconcile_told: RefCell<HashMap<String, String>>,
     began: Instant,
     timeline: RefCell<Timeline>,
     /// Leases that an engine is deciding on, by the order in which they began.
@@ -79,6 +83,8 @@ impl Session {
             failures_total: Cell::new(0),
             unreadable: RefCell::default(),
             tidying: Cell::new(false),
+            reconciled: Cell::default(),
+            reconcile_told: RefCell::default(),
             deciding: RefCell::default(),
             decided_next: Cell::new(0),
             waiters: RefCell::default(),

@@ -9,6 +9,7 @@ use mssm_messages::{BarrierError, Changes, failpoint, guarded_async};
 use tracing::{info, warn};
 
 use crate::book::{Batch, Ending, Reply};
+use crate::letter::said_of;
 pub(crate) use crate::record::bytes_of;
 use crate::record::{LeaseRecord, ended_path, live_path, token_path};
 use crate::session::{Session, bump};
@@ -17,6 +18,8 @@ use crate::session::{Session, bump};
 pub(crate) const REVOKED: &str = "revoked";
 /// Why a lease ended: its credential was not made, or not handed out.
 pub(crate) const FAILED: &str = "failed";
+/// Why a lease ended: its login was not there.
+pub(crate) const ABSENT: &str = "absent";
 /// Why a lease ended: its time was over.
 pub(crate) const EXPIRED: &str = "";
 
@@ -373,11 +376,8 @@ impl Session {
         let mut changes = Changes::new();
         let mut lines = Vec::with_capacity(ended.len());
         for (_, record) in ended {
-            let left = record.left_behind.then_some("ended by force, something may be left");
-            let why = (record.cause == FAILED).then_some("its credential was not handed out");
-            let expired = record.cause == EXPIRED;
-            let name = if expired { "lease-expired" } else { "lease-revoked" };
-            lines.push(self.line(name, record, left.or(why)));
+            let (name, why) = said_of(record);
+            lines.push(self.line(name, record, why));
             let lease = record.lease.id.as_str();
             changes = changes
                 .put(ended_path(lease), 0, bytes_of(record)?)

@@ -1,5 +1,7 @@
 //! What the minter knows while the server is open: definitions in use, and what it has under way.
 
+mod turns;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -14,9 +16,12 @@ use mssm_messages::{Barrier, BarrierError, Changes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::turns::{Leaving, Making};
 use crate::engine::Dialer;
+use crate::guard::Guard;
 use crate::minter::LeaseManagerPorts;
 use crate::pool::{Backend, Facts, Sessions};
+use crate::reconcile::Watch;
 use crate::record::{ConnectionRecord, RecordError, RoleRecord, decode, encode};
 use crate::rolecheck::says;
 use crate::rotation::Agenda;
@@ -38,6 +43,7 @@ pub(crate) struct Target {
     pub(crate) mint: Sessions,
     pub(crate) revoke: Sessions,
     warmed: Cell<bool>,
+    pub(crate) guard: Guard,
 }
 
 impl Target {
@@ -112,31 +118,8 @@ pub(crate) struct Book {
     /// Which passwords are due to change.
     pub(crate) agenda: Agenda,
     pub(crate) candidates: Candidates,
+    pub(crate) watch: Watch,
     state: RefCell<State>,
-}
-
-/// A login that is being made, or ended.
-pub(crate) struct Making {
-    book: Rc<Book>,
-    lease: LeaseId,
-}
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        self.book.state.borrow_mut().making.remove(&self.lease);
-    }
-}
-
-/// A connection that is about to go, or to lead elsewhere: nothing new is decided on it.
-pub(crate) struct Leaving {
-    book: Rc<Book>,
-    key: (MountId, String),
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.book.state.borrow_mut().leaving.remove(&self.key);
-    }
 }
 
 /// Where a connection's definition lies.
@@ -170,7 +153,8 @@ impl Book {
     ) -> Self {
         let (agenda, state) = (Agenda::default(), RefCell::default());
         let candidates = Candidates::default();
-        Self { boot, barrier, clock, random, dialer, leases, agenda, candidates, state }
+        let watch = Watch::default();
+        Self { boot, barrier, clock, random, dialer, leases, agenda, candidates, watch, state }
     }
 
     /// Begins to serve a store.
@@ -274,6 +258,11 @@ impl Book {
         self.state.borrow().under_way.get(lease).cloned().unwrap_or_default()
     }
 
+    /// The connections in use.
+    pub(crate) fn targets(&self) -> Vec<Rc<Target>> {
+        self.state.borrow().targets.values().cloned().collect()
+    }
+
     /// A connection, ready to be used: as it is defined at the moment of the reply.
     pub(crate) async fn target(
         &self,
@@ -318,7 +307,8 @@ impl Book {
         let mint = lane(Lane::Mint, bound).map_err(EngineError::Invalid)?;
         let revoke = lane(Lane::Revoke, REVOKE_SESSIONS).map_err(EngineError::Invalid)?;
         let server = RefCell::new(record.system_identifier.clone());
-        Ok(Target { record, version, server, mint, revoke, warmed: Cell::new(false) })
+        let (warmed, guard) = (Cell::new(false), Guard::default());
+        Ok(Target { record, version, server, mint, revoke, warmed, guard })
     }
 
     /// A role, ready to be used.

@@ -18,6 +18,7 @@ use mssm_messages::{BarrierError, failpoint};
 
 use crate::book::{Book, Making, Target, damaged};
 use crate::engine::{DbError, Row};
+use crate::guard;
 use crate::marker::markers;
 use crate::mint::find_target;
 use crate::pool::{Lent, Live};
@@ -119,6 +120,7 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
         }
         here
     });
+    guard::allow(book, &target).await?;
     let session =
         target.revoke.lend().await.map_err(|error| EngineError::Unavailable(error.public()))?;
     let ladder = Ladder { book: Rc::clone(book), target, session };

@@ -11,7 +11,6 @@ use mssm_messages::keys::{Fingerprint, KeyError, KeysPort, Purpose};
 const HASH_CHARS: usize = 64;
 
 /// A marker that somebody wrote on a role; whether it is ours, only its MAC says.
-#[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     /// Which lease.
@@ -25,7 +24,6 @@ pub(crate) fn prefix(cluster: ClusterId) -> String {
     format!("mssm2:{cluster}:")
 }
 
-#[cfg(test)]
 impl Marker {
     /// Reads one of this cluster.
     pub(crate) fn parse(cluster: ClusterId, text: &str) -> Option<Self> {

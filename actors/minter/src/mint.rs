@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Role, Target, damaged};
 use crate::engine::{DbError, Refusal, Row};
+use crate::guard;
 use crate::marker::markers;
 use crate::pool::{Facts, Live};
 use crate::quote::{identifier, literal};
@@ -110,6 +111,7 @@ pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, Crea
     let _making = book.make(&msg.lease);
     let begun = Instant::now();
     let mint = Mint::plan(book, &msg).await.map_err(certain)?;
+    guard::allow(book, &mint.target).await.map_err(certain)?;
     let mut tries = 0;
     loop {
         tries += 1;

@@ -15,6 +15,7 @@ use mssm_messages::minter::{
     Configure, ConnectionView, DeleteConnection, DeleteRole, ListConnections, ListRoles,
     ReadConnection, ReadRole, ResetConnection, RoleView, WriteConnection, WriteRole,
 };
+use mssm_messages::reconcile::{ConnectionReport, Reconcile, ReconcilePorts};
 use mssm_messages::rotation::{
     DeleteStaticRole, ListStaticRoles, ReadStaticCredentials, ReadStaticRole, RotateRoot,
     RotateStaticRole, StaticCredentials, StaticRoleView, WriteStaticRole,
@@ -26,7 +27,7 @@ use crate::book::Book;
 use crate::engine::Dialer;
 use crate::engine::postgres::Postgres;
 use crate::rotation::{self, root, statics};
-use crate::{connections, ladder, mint, roles};
+use crate::{connections, guard, ladder, mint, reconcile, roles};
 
 /// How often it is seen which passwords are due.
 const TICK: Duration = Duration::from_secs(1);
@@ -48,6 +49,8 @@ pub struct LeaseManagerPorts {
     pub issue: Port<Issue>,
     /// Ends it.
     pub revoke: Port<lease::Revoke>,
+    /// Says which leases there are, to compare them with the logins.
+    pub reconcile: ReconcilePorts,
 }
 
 /// Makes, extends and ends database logins, and keeps the definitions they come from.
@@ -89,7 +92,7 @@ impl Actor for Minter {
     }
 }
 
-/// The minter's word to itself: passwords may be due to change.
+/// The minter's word to itself: passwords may be due to change, and locks to be spoken for.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Tick;
@@ -98,6 +101,7 @@ impl Handler<Tick> for Minter {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _msg: Tick, _ctx: &mut Self::Context) -> Self::Result {
+        guard::beat(&self.book);
         Box::pin(rotation::tick(Rc::clone(&self.book)))
     }
 }
@@ -146,6 +150,7 @@ handle!(ReadRole, RoleView, roles::read);
 handle!(ListRoles, Vec<String>, roles::list);
 handle!(DeleteRole, (), roles::delete);
 handle!(Configure, Vec<String>, connections::configure);
+handle!(Reconcile, Vec<ConnectionReport>, reconcile::reconcile);
 handle!(RotateRoot, (), root::rotate);
 handle!(WriteStaticRole, Vec<String>, statics::write);
 handle!(ReadStaticRole, StaticRoleView, statics::read);
@@ -160,6 +165,7 @@ impl Handler<Opened> for Minter {
     fn handle(&mut self, msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
         self.book.open(msg.cluster);
         actix_rt::spawn(rotation::scan(Rc::clone(&self.book)));
+        actix_rt::spawn(reconcile::watch(Rc::clone(&self.book)));
         Ok(())
     }
 }

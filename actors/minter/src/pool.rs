@@ -92,6 +92,11 @@ impl Live {
         Ok(Self { session, facts })
     }
 
+    /// False once the connection is known to be gone.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.session.is_usable()
+    }
+
     /// Runs SQL as one transaction.
     pub(crate) async fn run(&self, sql: &str) -> Result<Vec<Row>, DbError> {
         self.session.run(sql).await
@@ -193,6 +198,12 @@ impl Sessions {
         let spec = Spec { config, others: Vec::new(), tls, settings };
         let session = dialer.dial(&spec, None).await?;
         session.run("SELECT 1").await.map(|_| ())
+    }
+
+    /// Opens a session outside the pool.
+    pub(crate) async fn open(&self) -> Result<Live, DbError> {
+        let Opener { dialer, spec, clock } = self.pool.manager();
+        Live::open(dialer.as_ref(), spec, None, clock.as_ref()).await
     }
 
     /// Closes every session; those lent close when they come back.

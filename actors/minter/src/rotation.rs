@@ -75,7 +75,7 @@ async fn scan_once(book: &Book) -> Result<(), EngineError> {
 }
 
 /// The mounts that have definitions.
-async fn mounts(book: &Book) -> Result<Vec<MountId>, EngineError> {
+pub(crate) async fn mounts(book: &Book) -> Result<Vec<MountId>, EngineError> {
     let children = book.barrier.list(&RecordPath::new(&["db"]), None, MOUNTS).await?;
     Ok(children.iter().filter_map(|child| MountId::parse(&child.name).ok()).collect())
 }

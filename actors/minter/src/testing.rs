@@ -1,11 +1,10 @@
 //! A minter to test, over a database that is told what to say or over a real one.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor, Addr, Context, Handler, ResponseFuture};
+use actix::{Actor, Addr};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mssm_domain::{
@@ -16,7 +15,6 @@ use mssm_messages::engine::{
     Create, CreateError, Created, EngineError, Extend, Outcome, Prepare, Prepared, Revocation,
     Revoke,
 };
-use mssm_messages::lease::{self, CountTarget, Issue, Issued, LeaseError};
 use mssm_messages::minter::{ConnectionPatch, RolePatch, WriteConnection, WriteRole};
 use mssm_messages::seal::Opened;
 use mssm_testkit::{MemoryStore, SeededRandom, TestClock, TestPostgres, barrier_over};
@@ -25,7 +23,11 @@ use uuid::Uuid;
 use crate::engine::postgres::Postgres;
 use crate::engine::{DbError, Dialer, Refusal, Row, Session};
 use crate::spec::Spec;
-use crate::{LeaseManagerPorts, Minter, MinterConfig};
+use crate::{Minter, MinterConfig};
+
+mod leases;
+
+pub(crate) use leases::Leases;
 
 /// What most roles say.
 pub(crate) const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' \
@@ -39,54 +41,8 @@ pub(crate) struct Rig {
     pub(crate) cluster: ClusterId,
     pub(crate) clock: TestClock,
     pub(crate) store: MemoryStore,
-    /// How many leases the lease manager says there are.
-    pub(crate) leases: Arc<AtomicU64>,
-    /// While it is held, the lease manager is still counting.
-    pub(crate) counting: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) leases: Leases,
     random: Arc<SeededRandom>,
-}
-
-/// Stands for the lease manager.
-struct Leases(Arc<AtomicU64>, Arc<tokio::sync::Mutex<()>>);
-
-impl Actor for Leases {
-    type Context = Context<Self>;
-}
-
-impl Handler<CountTarget> for Leases {
-    type Result = ResponseFuture<Result<u64, LeaseError>>;
-
-    fn handle(&mut self, _msg: CountTarget, _ctx: &mut Self::Context) -> Self::Result {
-        let (count, counting) = (Arc::clone(&self.0), Arc::clone(&self.1));
-        Box::pin(async move {
-            let _turn = counting.lock().await;
-            Ok(count.load(Ordering::SeqCst))
-        })
-    }
-}
-
-impl Handler<Issue> for Leases {
-    type Result = Result<Issued, LeaseError>;
-
-    fn handle(&mut self, _msg: Issue, _ctx: &mut Self::Context) -> Self::Result {
-        Err(LeaseError::Busy)
-    }
-}
-
-impl Handler<lease::Revoke> for Leases {
-    type Result = Result<(), LeaseError>;
-
-    fn handle(&mut self, _msg: lease::Revoke, _ctx: &mut Self::Context) -> Self::Result {
-        Ok(())
-    }
-}
-
-fn ports(manager: &Addr<Leases>) -> LeaseManagerPorts {
-    LeaseManagerPorts {
-        count: manager.clone().into(),
-        issue: manager.clone().into(),
-        revoke: manager.clone().into(),
-    }
 }
 
 /// A login that was made.
@@ -111,11 +67,9 @@ impl Rig {
     pub(crate) fn over(dialer: Arc<dyn Dialer>, seed: u64, store: &MemoryStore) -> Self {
         let random = Arc::new(SeededRandom::new(seed));
         let clock = TestClock::new();
-        let leases = Arc::new(AtomicU64::new(0));
+        let leases = Leases::default();
         let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
-        let counting = Arc::<tokio::sync::Mutex<()>>::default();
-        let manager = Leases(Arc::clone(&leases), Arc::clone(&counting)).start();
-        let config = MinterConfig { boot, leases: ports(&manager) };
+        let config = MinterConfig { boot, leases: leases.ports() };
         let barrier = barrier_over(store);
         let random_port: Arc<dyn Random> = random.clone();
         let minter =
@@ -123,7 +77,7 @@ impl Rig {
         let mount = MountId::from_uuid(Uuid::from_u128(5));
         // Of each rig its own: a fence ends all sessions of its cluster's other runs, and tests share a server.
         let cluster = ClusterId::from_uuid(Uuid::from_u128(u128::from(seed) << 64 | 9));
-        Self { minter, mount, boot, cluster, clock, store: store.clone(), leases, counting, random }
+        Self { minter, mount, boot, cluster, clock, store: store.clone(), leases, random }
     }
 
     pub(crate) async fn open(self) -> Self {
@@ -369,6 +323,10 @@ impl Session for FakeDatabase {
             Ok(vec![row(&[script.identity.as_str()])])
         } else if sql.contains("clock_timestamp") {
             Ok(vec![row(&["1800000000000"])])
+        } else if sql.contains("pg_try_advisory_lock") {
+            Ok(vec![row(&["t"])])
+        } else if sql.contains("tcp_keepalives") || sql.contains("mssm guard") {
+            Ok(Vec::new())
         } else {
             script.log.push(sql.to_owned());
             match script.answers.iter().position(|(needle, _)| sql.contains(needle)) {

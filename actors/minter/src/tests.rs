@@ -7,6 +7,7 @@ mod fencing;
 mod hiding;
 mod laden;
 mod real;
+mod reconciling;
 mod renamed;
 mod revoking;
 mod rotation;

@@ -7,6 +7,7 @@ use mssm_domain::{
 };
 
 use crate::engine::{EngineError, EngineKind};
+use crate::reconcile::ReconcileCounts;
 use crate::{BarrierError, Panicked};
 
 /// Has a credential made under a lease: lease first, credential second, answer third.
@@ -194,6 +195,8 @@ pub struct Counts {
     pub failures_total: u64,
     /// Records that could not be read and were left alone.
     pub unreadable: u64,
+    /// How logins and leases were compared.
+    pub reconcile: ReconcileCounts,
     /// Alive leases of each mount.
     pub by_mount: Vec<(MountId, u64)>,
 }

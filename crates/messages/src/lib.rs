@@ -18,6 +18,7 @@ pub mod lease;
 pub mod minter;
 pub mod mounts;
 mod port;
+pub mod reconcile;
 pub mod rotation;
 pub mod seal;
 pub mod storage;

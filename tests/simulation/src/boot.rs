@@ -10,6 +10,7 @@ use mssm_lease::{LeaseConfig, LeaseManager};
 use mssm_messages::Barrier;
 use mssm_messages::audit::{Append, AuditError};
 use mssm_messages::engine::{DynamicSecretsEngine, EngineKind};
+use mssm_messages::reconcile::ReconcilePorts;
 use mssm_messages::seal::{Closing, Opened};
 use mssm_minter::{LeaseManagerPorts, Minter, MinterConfig};
 use mssm_storage::MemoryStorage;
@@ -71,6 +72,7 @@ impl Boot {
             count: lease.clone().into(),
             issue: lease.clone().into(),
             revoke: lease.clone().into(),
+            reconcile: ReconcilePorts::new(&lease),
         };
         let config = MinterConfig { boot, leases };
         let (ours, own) = (barrier.clone(), Arc::clone(&random));

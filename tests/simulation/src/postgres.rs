@@ -1,6 +1,8 @@
 //! A model of PostgreSQL, as far as the minter's statements go: roles, sessions, locks on names of
 //! roles that are being made, answers that get lost, and a server that stops.
 
+mod sql;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,12 +32,15 @@ struct State {
     /// Sessions of logins, by the oid of their role.
     users: BTreeMap<u64, String>,
     barred: BTreeMap<String, Instant>,
+    /// Whose backend has the advisory lock.
+    lock: Option<u64>,
     violations: Vec<String>,
 }
 
 struct Role {
     oid: String,
     login: bool,
+    comment: String,
 }
 
 struct Backend {
@@ -169,14 +174,15 @@ impl Postgres {
             return Err(no("40P01"));
         }
         let answer = match between(sql, "CREATE ROLE \"", "\"") {
-            Some(name) => self.create(pid, name, sql.contains("NOLOGIN")).await,
+            Some(name) => self.create(pid, name, sql).await,
             None => self.state().run(pid, sql),
         };
         tokio::time::sleep(self.weather.span() / 4).await;
         if self.lives(pid) { answer } else { Err(DbError::Lost) }
     }
 
-    async fn create(&self, pid: u64, name: &str, fence: bool) -> Result<Vec<Row>, DbError> {
+    async fn create(&self, pid: u64, name: &str, sql: &str) -> Result<Vec<Row>, DbError> {
+        let fence = sql.contains("NOLOGIN");
         let begun = Instant::now();
         loop {
             {
@@ -207,8 +213,9 @@ impl Postgres {
         }
         state.next += 1;
         let oid = state.next.to_string();
-        state.roles.insert(name.to_owned(), Role { oid, login: !fence });
-        Ok(Vec::new())
+        let comment = between(sql, "\" IS '", "'").unwrap_or_default().to_owned();
+        state.roles.insert(name.to_owned(), Role { oid: oid.clone(), login: !fence, comment });
+        Ok(vec![row(&[&oid])])
     }
 
     fn facts(&self, pid: u64, sql: &str) -> Option<Vec<Row>> {
@@ -223,77 +230,6 @@ impl Postgres {
         } else {
             None
         }
-    }
-}
-
-impl State {
-    fn run(&mut self, pid: u64, sql: &str) -> Result<Vec<Row>, DbError> {
-        if sql.starts_with("SELECT pg_terminate_backend") {
-            return Ok(self.terminate(pid, sql));
-        }
-        if sql.contains("pg_is_in_recovery") {
-            let names = listed(between(sql, " IN (", ")").unwrap_or_default(), '\'');
-            let there = names.iter().filter_map(|name| Some((name, self.roles.get(name)?)));
-            let rows: Vec<Row> = there.map(|(name, role)| row(&["f", name, &role.oid])).collect();
-            let none = vec![Some("f".to_owned()), None, None];
-            return Ok(if rows.is_empty() { vec![none] } else { rows });
-        }
-        if sql.contains("NOLOGIN") {
-            let names: Vec<&str> = sql.split("ALTER ROLE \"").skip(1).collect();
-            let names: Vec<&str> = names.iter().filter_map(|rest| rest.split('"').next()).collect();
-            if names.iter().any(|name| !self.roles.contains_key(*name)) {
-                return Err(no("42704"));
-            }
-            for name in names {
-                self.barred.entry(name.to_owned()).or_insert_with(Instant::now);
-                self.roles.get_mut(name).unwrap().login = false;
-            }
-            return Ok(Vec::new());
-        }
-        if let Some(name) = between(sql, "ALTER ROLE \"", "\"") {
-            return if self.roles.contains_key(name) { Ok(Vec::new()) } else { Err(no("42704")) };
-        }
-        if let Some(list) = sql.strip_prefix("DROP ROLE ") {
-            let names = listed(list, '"');
-            if names.iter().any(|name| !self.roles.contains_key(name)) {
-                return Err(no("42704"));
-            }
-            for name in &names {
-                self.roles.remove(name);
-            }
-            return Ok(Vec::new());
-        }
-        let nothing = ["pg_prepared_xacts", "pg_shdescription", "pg_shdepend", "pg_locks"];
-        assert!(nothing.iter().any(|table| sql.contains(table)), "the model does not know: {sql}");
-        Ok(Vec::new())
-    }
-
-    fn terminate(&mut self, own: u64, sql: &str) -> Vec<Row> {
-        let doomed: Vec<u64> = if let Some(oids) = between(sql, "ARRAY[", "]") {
-            let oids = listed(oids, '\'');
-            self.users.iter().filter(|(_, oid)| oids.contains(oid)).map(|(pid, _)| *pid).collect()
-        } else {
-            let ours = between(sql, "starts_with(application_name, '", "'");
-            let spared = listed(between(sql, "NOT IN (", ")").unwrap_or_default(), '\'');
-            let named = |backend: &Backend| {
-                let application = &backend.application;
-                ours.is_some_and(|ours| application.starts_with(ours))
-                    && !spared.contains(application)
-            };
-            let pids: Vec<&str> = sql.split("(pid = '").skip(1).collect();
-            let pids: Vec<u64> =
-                pids.iter().filter_map(|rest| rest.split('\'').next()?.parse().ok()).collect();
-            let doomed = self
-                .backends
-                .iter()
-                .filter(|(pid, backend)| **pid != own && (named(backend) || pids.contains(pid)));
-            doomed.map(|(pid, _)| *pid).collect()
-        };
-        for pid in &doomed {
-            self.users.remove(pid);
-            self.backends.remove(pid);
-        }
-        doomed.iter().map(|_| row(&["t"])).collect()
     }
 }
 

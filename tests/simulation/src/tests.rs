@@ -28,11 +28,11 @@ fn simulate(seed: u64, fault: Option<Fault>) -> Result<Vec<String>, String> {
     })
 }
 
-fn found(fault: Fault, invariant: &str) {
+fn found(fault: Fault, invariants: &[&str]) {
     let violation = (0..500).find_map(|seed| simulate(seed, Some(fault)).err());
     let violation = violation.expect("the fault is found");
     let first = violation.lines().next().unwrap_or_default();
-    assert!(first.contains(invariant), "{violation}");
+    assert!(invariants.iter().any(|one| first.contains(one)), "{violation}");
     // The seed alone brings it back.
     let seed = first.strip_prefix("seed ").and_then(|rest| rest.split_once(':')).unwrap().0;
     let again = simulate(seed.parse().unwrap(), Some(fault)).unwrap_err();
@@ -83,17 +83,19 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn a_credential_made_before_its_lease_is_found() {
-    found(Fault::CredentialFirst, "1: ");
+    found(Fault::CredentialFirst, &["1: "]);
 }
 
 #[test]
 fn a_login_dropped_while_its_sessions_go_on_is_found() {
-    found(Fault::SessionsLeft, "3: ");
+    found(Fault::SessionsLeft, &["3: "]);
 }
 
 #[test]
 fn a_revocation_given_up_is_found() {
-    found(Fault::GivenUp, "1: ");
+    // Where the server was started again meanwhile, its login has been ended by the comparison with
+    // the leases; the lease that nobody tries is there all the same.
+    found(Fault::GivenUp, &["1: ", "3: "]);
 }
 
 /// Sealed, nothing is answered but that.

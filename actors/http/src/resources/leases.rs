@@ -14,6 +14,7 @@ use crate::error::{Refusal, unreachable};
 use crate::json::Object;
 use crate::pipeline::Visit;
 use crate::resources::kv1::page;
+use crate::resources::reconcile;
 use crate::resources::tokens::{left, ttl};
 use crate::resources::{named_twice, one_name};
 
@@ -33,6 +34,7 @@ pub(crate) async fn answer(visit: &Visit, path: &str) -> Result<Answer, Refusal>
             let count = leases.len() as u64;
             Ok(Answer::data(Object::new().number("lease_count", count).texts("leases", &leases)))
         }
+        ("reconcile", Verb::Write) => reconcile::answer(visit).await,
         ("tidy", Verb::Write) => {
             let text = if ask(&visit.worker.door.leases.tidy, Tidy, FAR).await? {
                 "Tidy operation successfully started. Any information from the operation will be \
@@ -45,7 +47,7 @@ pub(crate) async fn answer(visit: &Visit, path: &str) -> Result<Answer, Refusal>
         }
         (
             "lookup" | "renew" | "revoke" | "revoke-prefix" | "revoke-force" | "count" | "tidy"
-            | "quarantine",
+            | "quarantine" | "reconcile",
             _,
         ) => Err(Refusal::unsupported_operation()),
         _ => Err(Refusal::unsupported_path()),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use mssm_messages::audit::ReadStatus;
 use mssm_messages::lease::Count;
+use mssm_messages::reconcile::{FindingKind, ReconcileCounts};
 use mssm_messages::seal::Status;
 
 use crate::answer::Answer;
@@ -56,8 +57,26 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         page.one("mssm_lease_revocation_failures_total", "counter", help, counts.failures_total);
         let help = "Lease records that cannot be read.";
         page.one("mssm_leases_unreadable", "gauge", help, counts.unreadable);
+        reconciled(&mut page, &counts.reconcile);
     }
     Answer::plain(page.0)
+}
+
+/// How logins and leases were compared.
+fn reconciled(page: &mut Page, counts: &ReconcileCounts) {
+    page.head("mssm_reconcile_found", "gauge", "Differences that the last comparison found.");
+    for (kind, number) in FindingKind::ALL.into_iter().zip(counts.found) {
+        let _ = writeln!(page.0, "mssm_reconcile_found{{kind=\"{}\"}} {number}", kind.name());
+    }
+    let help = "Connections that the last comparison left out, or did nothing about.";
+    page.one("mssm_reconcile_held_back", "gauge", help, counts.held_back);
+    page.one("mssm_reconcile_runs_total", "counter", "Comparisons.", counts.runs);
+    let help = "When the last comparison ended, in seconds since 1970; 0 before the first.";
+    page.one("mssm_reconcile_last_run_seconds", "gauge", help, counts.last_unix_secs);
+    let help = "Logins without a lease whose end was begun.";
+    page.one("mssm_reconcile_ended_total", "counter", help, counts.ended_total);
+    let help = "Leases without a login that were settled.";
+    page.one("mssm_reconcile_settled_total", "counter", help, counts.settled_total);
 }
 
 fn front_door(page: &mut Page, worker: &Worker) {

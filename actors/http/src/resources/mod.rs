@@ -7,6 +7,7 @@ mod leases;
 mod metrics;
 mod mounts;
 mod policies;
+mod reconcile;
 mod rotations;
 mod seal;
 mod sys;

@@ -445,6 +445,7 @@ fn minter() -> MinterPorts {
         read_role: nobody().into(),
         list_roles: fake(|_| Ok(vec!["app".to_owned()])).into(),
         delete_role: nobody().into(),
+        reconcile: nobody().into(),
         rotate_root: nobody().into(),
         write_static_role: nobody().into(),
         read_static_role: nobody().into(),

@@ -158,7 +158,7 @@ async fn a_connection_that_leases_need_stays_and_stays_where_it_is() {
     let database = FakeDatabase::new();
     let rig = Rig::fake(&database).open().await;
     rig.connect(fake_patch()).await.unwrap();
-    rig.leases.store(3, std::sync::atomic::Ordering::SeqCst);
+    rig.leases.count.store(3, std::sync::atomic::Ordering::SeqCst);
     let delete = DeleteConnection { mount: rig.mount, name: main_name() };
     let error = rig.minter.send(delete).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("3 leases"), "{error}");
@@ -181,8 +181,8 @@ async fn nothing_is_decided_on_a_connection_that_is_being_deleted() {
     rig.role("app", &[CREATE]).await.unwrap();
     rig.prepare("app").await.unwrap();
     for left in [1, 0] {
-        rig.leases.store(left, std::sync::atomic::Ordering::SeqCst);
-        let counting = rig.counting.lock().await;
+        rig.leases.count.store(left, std::sync::atomic::Ordering::SeqCst);
+        let counting = rig.leases.counting.lock().await;
         let delete = DeleteConnection { mount: rig.mount, name: main_name() };
         let deleting = actix_rt::spawn(rig.minter.send(delete.clone()));
         settle().await;
@@ -203,7 +203,7 @@ async fn nothing_is_decided_on_a_connection_that_moves_to_another_server() {
     rig.role("app", &[CREATE]).await.unwrap();
     let first = rig.prepare("app").await.unwrap();
     database.set_identity("8");
-    let counting = rig.counting.lock().await;
+    let counting = rig.leases.counting.lock().await;
     let moving = WriteConnection { mount: rig.mount, name: main_name(), patch: fake_patch() };
     let moving = actix_rt::spawn(rig.minter.send(moving));
     settle().await;

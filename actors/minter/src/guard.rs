@@ -1,0 +1,213 @@
+//! One server of a cluster at a time makes and ends logins on a database: an advisory lock of a
+//! session says which.
+//!
+//! A store that was copied or restored makes a second server with the same cluster id, to which the
+//! first one's logins are strays. The one that has the lock says so every few seconds. Who does not
+//! get it and sees that neither makes nor ends anything; where it cannot be seen who has the lock,
+//! as behind a pooler, only what compares stands back.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mssm_domain::{BootId, ClusterId};
+use mssm_messages::engine::EngineError;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::book::{Book, Target};
+use crate::engine::DbError;
+use crate::pool::Live;
+use crate::quote::literal;
+use crate::spec::{cluster_prefix, run_prefix};
+
+/// How often who has the lock says so.
+const BEAT: Duration = Duration::from_secs(10);
+/// How long it is believed that another server has it.
+const OTHERS: Duration = Duration::from_secs(2);
+/// How long it is believed that another connection of ours has it, or somebody unknown.
+const ELSEWHERE: Duration = Duration::from_secs(30);
+/// How often it is tried before another server counts as living: one that was killed lets go in
+/// milliseconds.
+const TRIES: u32 = 20;
+/// How often before nobody is known to have it, who may just have let go.
+const TRIES_UNKNOWN: u32 = 3;
+/// See [`TRIES`].
+const PAUSE: Duration = Duration::from_millis(50);
+/// A server whose machine is gone loses its session, and the lock, after a minute; and who has not
+/// said anything for that long holds nobody back.
+const SETTINGS: &str = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
+     SET tcp_keepalives_count = 3";
+/// What who has the lock says; read again by the others.
+const BEATING: &str = "SELECT 'mssm guard'";
+
+/// Whose the lock is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Ours.
+    Ours,
+    /// A living server of the same cluster.
+    Others,
+    /// Somebody's of whom nothing is known.
+    Unknown,
+}
+
+impl Standing {
+    /// Why nothing is made or ended here, if so.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Ours | Self::Unknown => None,
+            Self::Others => Some(
+                "another server with the same cluster id is at work on this database: this one neither \
+                 makes nor ends logins there",
+            ),
+        }
+    }
+
+    /// Why nothing is done about differences, if so.
+    pub(crate) fn holds_back(&self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => Some(
+                "the advisory lock of this cluster is held by a session that is not known to be ours",
+            ),
+            Self::Ours | Self::Others => self.refusal(),
+        }
+    }
+}
+
+/// One connection's hold on the lock.
+#[derive(Default)]
+pub(crate) struct Guard {
+    held: RefCell<Option<Rc<Live>>>,
+    /// What was last seen, and when.
+    seen: RefCell<Option<(Standing, Instant)>>,
+    beating: Cell<bool>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Guard {
+    /// Whose the lock is; takes it if it can be had.
+    pub(crate) async fn check(&self, book: &Book, target: &Target) -> Result<Standing, DbError> {
+        if let Some(standing) = self.fresh() {
+            return Ok(standing);
+        }
+        let _turn = self.turn.lock().await;
+        if let Some(standing) = self.fresh() {
+            return Ok(standing);
+        }
+        self.held.take();
+        let sealed = |_| DbError::Unreachable("the server is sealed".to_owned());
+        let cluster = book.cluster().map_err(sealed)?;
+        let standing = self.take(target, cluster, book.boot).await?;
+        self.seen.replace(Some((standing.clone(), Instant::now())));
+        Ok(standing)
+    }
+
+    fn fresh(&self) -> Option<Standing> {
+        let seen = self.seen.borrow();
+        let (standing, at) = seen.as_ref()?;
+        let held = self.held.borrow();
+        let believed = match &*held {
+            Some(live) => live.is_usable(),
+            None if *standing == Standing::Others => at.elapsed() < OTHERS,
+            None => at.elapsed() < ELSEWHERE,
+        };
+        believed.then(|| standing.clone())
+    }
+
+    async fn take(
+        &self,
+        target: &Target,
+        cluster: ClusterId,
+        boot: BootId,
+    ) -> Result<Standing, DbError> {
+        let live = target.revoke.open().await?;
+        live.run(SETTINGS).await?;
+        let key = key(cluster);
+        let take = format!("SELECT pg_try_advisory_lock({key})");
+        let mut standing = Standing::Unknown;
+        for tried in 1..=TRIES {
+            let rows = live.run(&take).await?;
+            let taken = rows.first().and_then(|row| row.first().cloned().flatten());
+            if taken.as_deref() == Some("t") {
+                live.run(BEATING).await?;
+                self.held.replace(Some(Rc::new(live)));
+                return Ok(Standing::Ours);
+            }
+            standing = holder(&live, key, cluster, boot).await?;
+            match standing {
+                Standing::Ours => break,
+                Standing::Unknown if tried >= TRIES_UNKNOWN => break,
+                Standing::Unknown | Standing::Others => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(standing)
+    }
+
+    /// Says that we have the lock, if we do.
+    async fn beat(&self) {
+        let Some(live) = self.held.borrow().clone() else { return };
+        if self.beating.replace(true) {
+            return;
+        }
+        if live.run(BEATING).await.is_err() {
+            self.held.take();
+        }
+        self.beating.set(false);
+    }
+}
+
+/// An error where another server is at work.
+pub(crate) async fn allow(book: &Book, target: &Target) -> Result<(), EngineError> {
+    let standing = target.guard.check(book, target).await;
+    let standing = standing.map_err(|error| EngineError::Unavailable(error.public()))?;
+    match standing.refusal() {
+        Some(why) => Err(EngineError::Unavailable(why.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// The lock's number: the cluster id's first half.
+fn key(cluster: ClusterId) -> i64 {
+    i64::from_ne_bytes(cluster.uuid().as_u64_pair().0.to_ne_bytes())
+}
+
+/// Who has the lock. `Ours` is another connection of ours to the same database.
+async fn holder(
+    live: &Live,
+    key: i64,
+    cluster: ClusterId,
+    boot: BootId,
+) -> Result<Standing, DbError> {
+    let (all, own) = (literal(&cluster_prefix(cluster)), literal(&run_prefix(cluster, boot)));
+    let sql = format!(
+        "SELECT coalesce(bool_or(starts_with(a.application_name, {own})), false), \
+         coalesce(bool_or(starts_with(a.application_name, {all}) AND a.query = {} \
+         AND a.query_start > clock_timestamp() - interval '1 minute'), false) \
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+         JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+         AND ((l.classid::bigint << 32) | l.objid::bigint) = {key}",
+        literal(BEATING)
+    );
+    let rows = live.run(&sql).await?;
+    let says = |index: usize| {
+        let row = rows.first().and_then(|row| row.get(index).cloned().flatten());
+        row.as_deref() == Some("t")
+    };
+    Ok(match (says(0), says(1)) {
+        (true, _) => Standing::Ours,
+        (false, true) => Standing::Others,
+        (false, false) => Standing::Unknown,
+    })
+}
+
+/// Has every connection in use say that it has its lock; called every second.
+pub(crate) fn beat(book: &Rc<Book>) {
+    let due = book.watch.beat_is_due(BEAT);
+    for target in book.targets().into_iter().filter(|_| due) {
+        actix_rt::spawn(async move { target.guard.beat().await });
+    }
+}
