@@ -112,8 +112,7 @@ impl Config {
     pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
         let text = match file {
             None => String::new(),
-            Some(file) => std::fs::read_to_string(file)
-                .map_err(|error| ConfigError(format!("cannot read {}: {error}", file.display())))?,
+            Some(file) => files::settings_file(file).map_err(ConfigError)?,
         };
         Self::parse(&text, environment).map_err(|error| match file {
             Some(file) => ConfigError(format!("{}: {}", file.display(), error.0)),

@@ -12,6 +12,7 @@ mod clock;
 pub mod config;
 mod databases;
 mod offline;
+mod sandbox;
 mod serve;
 pub mod wiring;
 

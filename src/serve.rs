@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use crate::Wishes;
 use crate::chronicle::Note;
 use crate::config::{Config, Environment, LogConfig};
+use crate::sandbox;
 use crate::wiring::{self, Server};
 
 /// The exit code after a fault that only a restart can mend (`EX_SOFTWARE`).
@@ -23,12 +24,29 @@ pub(crate) fn run(
     mssm_locked::harden_process().map_err(|error| error.to_string())?;
     let config = Config::load(file, environment).map_err(|error| error.to_string())?;
     log_to_standard_error(&config.log);
+    give_up_rights(&config)?;
     // Two providers could be compiled in by what others depend on: ours is chosen before first use.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     actix::System::new().block_on(async {
         let server = wiring::start(config, wishes).await.map_err(|error| error.to_string())?;
         watch(server).await
     })
+}
+
+/// What the server never needs again goes before it opens anything.
+fn give_up_rights(config: &Config) -> Result<(), String> {
+    let log = config.audit.file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let writable = [config.storage.folder.as_path(), log.unwrap_or(Path::new("."))];
+    let confined = sandbox::confine(&writable)?;
+    if confined.files {
+        tracing::info!(folders = ?writable, "writes below these folders only, and runs no program");
+    } else {
+        tracing::warn!("this kernel has no Landlock: the process may write wherever its user may");
+    }
+    if confined.root {
+        tracing::warn!("runs as root: give it a user of its own, as config/mssm.service does");
+    }
+    Ok(())
 }
 
 /// Serves until a signal or a fault ends it.

@@ -14,6 +14,21 @@ use super::Environment;
 /// A file's secrets are a password or a key: more is a mistake.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
+/// Reads the settings. They hold no secret, so others may read them; who could write them could name another
+/// store, log and key.
+pub(super) fn settings_file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| format!("cannot read {shown}: {error}");
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode();
+    if mode & 0o002 != 0 {
+        return Err(format!("{shown} can be written by other users; run chmod o-w {shown}"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
 /// Reads a file that only its owner can read; without the line break at its end.
 pub(super) fn secret_file(path: &Path) -> Result<SecretText, String> {
     let shown = path.display();

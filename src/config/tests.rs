@@ -115,4 +115,22 @@ fn a_static_key_is_32_bytes_that_nobody_else_can_read() {
     assert!(files::root_key_env("OTHER", &variables).unwrap_err().contains("not set"));
 }
 
+#[test]
+fn settings_that_others_can_write_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mssm.toml");
+    std::fs::write(&path, LEAST).unwrap();
+    for (mode, fine) in
+        [(0o600, true), (0o644, true), (0o664, true), (0o646, false), (0o666, false)]
+    {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let loaded = Config::load(Some(&path), &Environment::new());
+        assert_eq!(loaded.is_ok(), fine, "{mode:o}");
+        if let Err(error) = loaded {
+            assert!(error.to_string().contains("chmod o-w"), "{error}");
+        }
+    }
+}
+
 const STANDARD_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";

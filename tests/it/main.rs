@@ -42,6 +42,8 @@ mod mounts;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod process;
+#[cfg(test)]
 mod reconcile;
 #[cfg(test)]
 mod rollback;

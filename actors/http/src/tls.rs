@@ -1,5 +1,6 @@
 //! The certificate and the rules of TLS; both can be renewed while the server runs.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -68,6 +69,12 @@ fn read(certificate_file: &PathBuf, key_file: &PathBuf) -> Result<Arc<CertifiedK
     if chain.is_empty() {
         return Err(file(certificate_file, "holds no certificate".to_owned()));
     }
+    let mode =
+        std::fs::metadata(key_file).map_err(|error| file(key_file, error.to_string()))?.mode();
+    if mode & 0o007 != 0 {
+        let problem = format!("can be read by other users; run chmod 600 {}", key_file.display());
+        return Err(file(key_file, problem));
+    }
     let key = PrivateKeyDer::from_pem_file(key_file)
         .map_err(|error| file(key_file, error.to_string()))?;
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
@@ -92,6 +99,8 @@ pub(crate) fn config(certificate: Arc<Certificate>) -> Result<ServerConfig, TlsE
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::selfsigned;
 
@@ -110,6 +119,9 @@ mod tests {
         selfsigned::ensure(folder.path(), "mssm.test").unwrap();
         certificate.reload().unwrap();
         assert_ne!(serial(), before);
+        // A key that others can read is refused; the one in force stays.
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(certificate.reload().unwrap_err().to_string().contains("chmod 600"));
         assert!(config(certificate).is_ok());
     }
 }
