@@ -34,9 +34,13 @@ fn readable(files: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
         std::fs::File::open(file)
             .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     }
-    // What a crash left of a line was set aside when the log was taken up; it is in no chain.
-    let torn = |file: &&PathBuf| file.to_string_lossy().contains(".torn-");
-    Ok(files.iter().filter(|file| !torn(file)).cloned().collect())
+    // What a crash left of a line was set aside when the log was taken up, and what it left of a
+    // compressed file is made anew; what was damaged while in use was set aside.
+    let stray = |file: &&PathBuf| {
+        let name = file.to_string_lossy();
+        name.contains(".torn-") || name.contains(".damaged-") || name.ends_with(".part")
+    };
+    Ok(files.iter().filter(|file| !stray(file)).cloned().collect())
 }
 
 fn verdict(

@@ -1,7 +1,9 @@
 //! Runs the server from its settings to its last answer.
 
 use std::path::Path;
+use std::time::Duration;
 
+use mssm_messages::audit::Reopen;
 use mssm_messages::seal::{AutoUnseal, SealNow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -14,6 +16,9 @@ use crate::wiring::{self, Server};
 
 /// The exit code after a fault that only a restart can mend (`EX_SOFTWARE`).
 const BROKEN: i32 = 70;
+
+/// The audit thread answers within a sync of the disk.
+const NEAR: Duration = Duration::from_secs(10);
 
 /// Runs the server that a file and the environment describe until it is told to stop.
 pub(crate) fn run(
@@ -58,7 +63,7 @@ async fn watch(mut server: Server) -> Result<(), String> {
     for address in &server.http.addresses {
         tracing::info!(%address, "listening");
     }
-    note(&server, "server-started").await;
+    note(&server, "server-started", version()).await;
     unseal_by_itself(&server).await;
     loop {
         tokio::select! {
@@ -68,18 +73,31 @@ async fn watch(mut server: Server) -> Result<(), String> {
             reason = &mut server.poisoned => {
                 return give_up(&server, reason.unwrap_or_default()).await;
             }
-            () = received(&mut hangup) => match server.certificate.reload() {
-                Ok(()) => tracing::info!("certificate read again"),
-                Err(error) => tracing::error!(%error, "the certificate in force stays"),
-            },
+            () = received(&mut hangup) => read_again(&server).await,
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
         }
     }
     tracing::info!("stopping");
-    note(&server, "server-stopping").await;
+    note(&server, "server-stopping", version()).await;
     server.stop().await;
     Ok(())
+}
+
+/// SIGHUP: a certificate that was renewed, an audit file that was moved away.
+async fn read_again(server: &Server) {
+    let certificate = match server.certificate.reload() {
+        Ok(()) => {
+            tracing::info!("certificate read again");
+            "read again"
+        }
+        Err(error) => {
+            tracing::error!(%error, "the certificate in force stays");
+            "cannot be read, the one in force stays"
+        }
+    };
+    let _ = server.reopen_audit.ask(Reopen, NEAR).await;
+    note(server, "reloaded", vec![("certificate", certificate.to_owned())]).await;
 }
 
 async fn received(signal: &mut Signal) {
@@ -101,9 +119,12 @@ async fn unseal_by_itself(server: &Server) {
     }
 }
 
+fn version() -> Vec<(&'static str, String)> {
+    vec![("version", env!("CARGO_PKG_VERSION").to_owned())]
+}
+
 /// The audit log may be blocked: the server then starts all the same, and refuses requests.
-async fn note(server: &Server, name: &'static str) {
-    let details = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+async fn note(server: &Server, name: &'static str, details: Vec<(&'static str, String)>) {
     if let Ok(Err(error)) = server.chronicle.send(Note { name, details }).await {
         tracing::error!(%error, "not written to the audit log");
     }

@@ -19,7 +19,7 @@ use mssm_http::{
 };
 use mssm_kv::KvEngine;
 use mssm_lease::{LeaseConfig, LeaseManager};
-use mssm_messages::audit::Append;
+use mssm_messages::audit::{Append, Reopen};
 use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmount};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
@@ -74,6 +74,8 @@ pub struct Server {
     pub poisoned: oneshot::Receiver<String>,
     /// What the server does by itself is written down through it.
     pub(crate) chronicle: Addr<Chronicle>,
+    /// Has the audit log look for its file again.
+    pub(crate) reopen_audit: Port<Reopen>,
     storage: StorageHandle,
     audit: JoinHandle<()>,
 }
@@ -106,9 +108,10 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
         let _ = poison.send(reason);
     })?;
     let certificate = certificate(&config)?;
-    let (audit, audit_thread) =
-        AuditWriter::start(FileBackend::new(&config.audit.file), Arc::clone(&clock))?;
+    let log = FileBackend::keeping(&config.audit.file, config.audit.keep);
+    let (audit, audit_thread) = AuditWriter::start(log, Arc::clone(&clock), config.audit.rotation)?;
 
+    let about = about(&config, boot, clock.as_ref());
     let root_key = match config.seal {
         SealConfig::Shamir => RootKeySource::Shamir,
         SealConfig::Static(key) => RootKeySource::Static(key),
@@ -142,13 +145,8 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     let link = link(&owners, &chronicle, configured, head);
     seal.send(link).await.map_err(|_| StartError::Linking)?;
 
-    let about = Arc::new(About {
-        storage_type: storage_name(config.storage.kind),
-        audit_path: config.audit.file.display().to_string(),
-        open_metrics: config.limits.open_metrics,
-        boot,
-        started_at: ground.clock.now(),
-    });
+    let about = Arc::new(about);
+    let reopen_audit = audit.reopen;
     let audit_ports = AuditPorts { append: audit.append, status: audit.status };
     let server_config = ServerConfig {
         listen: vec![config.address],
@@ -166,9 +164,20 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
         seal,
         poisoned,
         chronicle,
+        reopen_audit,
         storage: storage_handle,
         audit: audit_thread,
     })
+}
+
+fn about(config: &Config, boot: BootId, clock: &dyn Clock) -> About {
+    About {
+        storage_type: storage_name(config.storage.kind),
+        audit_path: config.audit.file.display().to_string(),
+        open_metrics: config.limits.open_metrics,
+        boot,
+        started_at: clock.now(),
+    }
 }
 
 /// Starts the owners of small state on the system arbiter, beside those that have their own.
@@ -356,7 +365,16 @@ const fn storage_name(kind: StorageKind) -> &'static str {
 impl Server {
     /// Answers what is in flight, seals, and lets the store and the log finish what they have.
     pub async fn stop(self) {
-        let Self { http, certificate: _, seal, poisoned: _, chronicle, storage, audit } = self;
+        let Self {
+            http,
+            seal,
+            chronicle,
+            reopen_audit,
+            storage,
+            audit,
+            certificate: _,
+            poisoned: _,
+        } = self;
         // The server drains only while it is polled.
         let ((), drained) = tokio::join!(http.handle.stop(true), http.server);
         if let Err(error) = drained {
@@ -365,7 +383,7 @@ impl Server {
         if let Err(error) = seal.send(SealNow).await.unwrap_or(Ok(())) {
             tracing::warn!(%error, "sealing while stopping");
         }
-        drop((seal, chronicle));
+        drop((seal, chronicle, reopen_audit));
         storage.shutdown().await;
         // The log's thread ends with its last port, which an actor may still hold: every line was
         // durable when it was answered, so there is nothing to wait for.

@@ -1,18 +1,27 @@
 //! The audit log's settings.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use mssm_audit::WhenMissing;
+use mssm_audit::{Keep, Rotation, WhenMissing};
+use mssm_domain::parse_duration_secs;
 
 use super::{ConfigError, raw};
 
-/// Where the audit log is, and what is done when it is not what it was.
+/// A file of this size is verified in seconds, and compresses to about a tenth.
+const ROTATE_BYTES: u64 = 256 << 20;
+
+/// Where the audit log is, how long its files are kept, and what is done when one is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditConfig {
     /// The file.
     pub file: PathBuf,
     /// What to do at unsealing when lines of an earlier run are missing.
     pub when_missing: WhenMissing,
+    /// When the file is closed and another begun.
+    pub rotation: Rotation,
+    /// How long closed files are kept.
+    pub keep: Keep,
 }
 
 impl AuditConfig {
@@ -29,6 +38,20 @@ impl AuditConfig {
                 return Err(ConfigError::at("audit.when_missing", problem, "\"warn\""));
             }
         };
-        Ok(Self { file: path.into(), when_missing })
+        let bytes = file.rotate_bytes.unwrap_or(ROTATE_BYTES);
+        let rotation = Rotation {
+            bytes: (bytes > 0).then_some(bytes),
+            every: span("audit.rotate_every", file.rotate_every)?,
+        };
+        let keep = Keep { files: file.keep_files, age: span("audit.keep_for", file.keep_for)? };
+        Ok(Self { file: path.into(), when_missing, rotation, keep })
+    }
+}
+
+fn span(key: &str, text: Option<String>) -> Result<Option<Duration>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    match parse_duration_secs(&text) {
+        Ok(secs) if secs > 0 => Ok(Some(Duration::from_secs(secs))),
+        _ => Err(ConfigError::at(key, "is no span of time", "\"24h\" or \"90d\"")),
     }
 }

@@ -54,6 +54,10 @@ pub(super) struct Seal {
 pub(super) struct Audit {
     pub(super) file: Option<String>,
     pub(super) when_missing: Option<String>,
+    pub(super) rotate_bytes: Option<u64>,
+    pub(super) rotate_every: Option<String>,
+    pub(super) keep_files: Option<usize>,
+    pub(super) keep_for: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,51 +1,12 @@
 //! A disk that is full: refused, nothing acknowledged that is not there, and well again by itself.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Options, Server, eventually, skipped};
-
-/// A small file system of its own; `None` where it cannot be made.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let folder = tempfile::Builder::new().prefix("mssm-disk").tempdir().unwrap().keep();
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(&folder)
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !mounted {
-            skipped("a full disk: only root can mount a small file system");
-            let _ = fs::remove_dir(&folder);
-            return None;
-        }
-        Some(Self(folder))
-    }
-
-    /// Takes all room that is left; gives it back when the file goes.
-    fn fill(&self) -> PathBuf {
-        let file = self.0.join("filler");
-        let mut handle = fs::File::create(&file).unwrap();
-        for size in [1 << 20, 4096] {
-            while std::io::Write::write_all(&mut handle, &vec![0; size]).is_ok() {}
-        }
-        file
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        let _ = fs::remove_dir(&self.0);
-    }
-}
+use crate::harness::{Options, Server, SmallDisk, eventually};
 
 /// Writes until one is refused; replies how many were acknowledged.
 fn write_until_refused(server: &Server) -> usize {
@@ -71,7 +32,7 @@ fn all_there(server: &Server, acknowledged: usize) {
 
 fn a_full_disk_under(what: fn(&Path) -> Options) {
     let Some(disk) = SmallDisk::mount(24) else { return };
-    let options = what(&disk.0);
+    let options = what(disk.path());
     let mut server = Server::ready(options);
     server.root().post("secret/data/before", json!({"data": {"v": 1}})).expect(200);
     let filler = disk.fill();

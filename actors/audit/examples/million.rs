@@ -8,7 +8,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mssm_audit::{AuditBackend, AuditWriter, Blocked, Found, prove_records, verify_files};
+use mssm_audit::{
+    AuditBackend, AuditWriter, Blocked, Found, Rotation, prove_records, verify_files,
+};
 use mssm_crypto::chain::CheckpointKey;
 use mssm_domain::{RequestId, SecretBytes, Timestamp};
 use mssm_messages::audit::{Answered, Append, Asked, Entry, Redacted, Who};
@@ -72,7 +74,8 @@ async fn main() {
     let wished: u32 = std::env::args().nth(1).map_or(1_000_000, |text| text.parse().unwrap());
     let file = tempfile::NamedTempFile::new().unwrap();
     let log = Unsynced(file.reopen().unwrap());
-    let (ports, _) = AuditWriter::start(log, Arc::new(TestClock::new())).unwrap();
+    let (ports, _) =
+        AuditWriter::start(log, Arc::new(TestClock::new()), Rotation::default()).unwrap();
     let install = InstallAuditKey { seed: Some(SecretBytes::new(SEED.to_vec())) };
     ports.install.ask(install, DEADLINE).await.unwrap().unwrap();
     // Two lines an exchange, a checkpoint for eight of them, as under some load.

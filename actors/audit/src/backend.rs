@@ -2,12 +2,15 @@
 
 mod file;
 mod memory;
+mod retired;
 #[cfg(test)]
 mod suite;
 
 pub use file::FileBackend;
 pub(crate) use file::LINE_BYTES_MAX;
 pub use memory::MemoryBackend;
+use mssm_domain::Timestamp;
+pub use retired::Keep;
 
 /// Why a backend takes no lines at the moment, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +22,10 @@ pub struct Blocked(pub String);
 pub struct Found {
     /// Bytes of a last line that was cut off by a crash; they have been moved aside.
     pub torn: Option<String>,
+    /// The first line of the file that is written to; `None` if it is empty.
+    pub first: Option<Vec<u8>>,
+    /// How long that file is, in bytes.
+    pub length: u64,
 }
 
 /// A place that keeps lines for good.
@@ -27,7 +34,8 @@ pub struct Found {
 /// in the log, and the same call may succeed later; only a failed sync is final.
 pub trait AuditBackend: Send + 'static {
     /// Opens the log and hands whole lines in it to `each`, oldest first, without their breaks:
-    /// those of at least the last `tail` bytes.
+    /// those of at least the last `tail` bytes. If its file is empty or not there, those of the
+    /// newest closed file.
     fn open(&mut self, tail: u64, each: &mut dyn FnMut(&[u8])) -> Result<Found, Blocked>;
 
     /// Appends whole lines, each with its break, durably: all or nothing.
@@ -37,8 +45,44 @@ pub trait AuditBackend: Send + 'static {
     /// `open` begins anew after that.
     fn inspect(&mut self) -> Result<(), Blocked>;
 
+    /// Lets go of the file, so that whoever mends it is not held up.
+    fn close(&mut self) {}
+
     /// The line with this number, without its break; `None` if it lies before the lines here.
     fn find(&mut self, seq: u64) -> Result<Option<Vec<u8>>, Blocked>;
+
+    /// Closes the file with these records; the next `open` begins a new one.
+    fn retire(&mut self, first: u64, last: u64, _now: Timestamp) -> Result<(), Blocked> {
+        Err(Blocked(format!("{} keeps records {first} to {last} in one place", self.place())))
+    }
+
+    /// Puts a file that does not hold what was written to it aside, for inspection; says where.
+    fn put_away(&mut self, _count: u64) -> Result<String, Blocked> {
+        let place = self.place();
+        Err(Blocked(format!("{place} does not hold the lines that were written to it")))
+    }
+
+    /// The first record of the oldest closed file, if there are any.
+    fn kept_from(&self) -> Option<u64> {
+        None
+    }
+
+    /// Records from this one on that no file holds any more.
+    fn gap(&mut self, _from: u64) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// The records of closed files that were removed because they are to be kept no longer, as
+    /// `first-last`; each is told once.
+    fn removed(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// True while closed files are compressed.
+    #[cfg(test)]
+    fn is_tidying(&self) -> bool {
+        false
+    }
 
     /// Where it is, for the operator.
     fn place(&self) -> String;

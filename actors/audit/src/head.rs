@@ -31,8 +31,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const TRIES: u32 = 3;
 /// So many times is the head stored before the log is told, and at sealing.
 const TELL_EVERY: u64 = 60;
-/// The form of the record.
-const VERSION: u32 = 1;
+/// What is known to be stored at first.
+const NOTHING: CompareHead =
+    CompareHead { head: Head { count: 0, hash: [0; 32] }, kept_from: None };
+/// The form of the record; version 1 knew nothing of closed files.
+const VERSION: u32 = 2;
 
 /// What to do when lines of an earlier run are missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,9 @@ struct HeadRecord {
     version: u32,
     count: u64,
     hash: String,
+    /// From version 2 on.
+    #[serde(default)]
+    kept_from: Option<u64>,
 }
 
 /// Stands between the seal and the log's writer: hands the key on once the log is the one it was.
@@ -75,7 +81,7 @@ struct Core {
     open: Cell<bool>,
     /// True while the head is being stored, so that a slow store is asked once.
     storing: Cell<bool>,
-    stored: Cell<Head>,
+    stored: Cell<CompareHead>,
     /// How often the head was stored, and what of that the log was told last.
     epoch: Cell<u64>,
     told: Cell<u64>,
@@ -85,7 +91,7 @@ impl HeadKeeper {
     /// A keeper of a log's head in a store.
     pub fn new(config: HeadConfig, barrier: Barrier, clock: Arc<dyn Clock>) -> Self {
         let (open, storing) = (Cell::new(false), Cell::new(false));
-        let (stored, epoch, told) = (Cell::default(), Cell::new(0), Cell::new(0));
+        let (stored, epoch, told) = (Cell::new(NOTHING), Cell::new(0), Cell::new(0));
         Self(Rc::new(Core { config, barrier, clock, open, storing, stored, epoch, told }))
     }
 }
@@ -150,10 +156,10 @@ impl Core {
         let (kept, epoch) = self.load().await?;
         let missing = match kept {
             None => None,
-            Some(head) => {
-                let compared = self.config.audit.compare.ask(CompareHead(head), DEADLINE).await;
+            Some(kept) => {
+                let compared = self.config.audit.compare.ask(kept, DEADLINE).await;
                 let standing = compared.map_err(failed)?.map_err(failed)?;
-                standing.missing(head).map(|what| (what, head))
+                standing.missing(kept.head).map(|what| (what, kept.head))
             }
         };
         if let Some((what, _)) = &missing {
@@ -242,7 +248,7 @@ impl Core {
     }
 
     /// The stored head and its record's version; 0 if there is none.
-    async fn load(&self) -> Result<(Option<Head>, u64), StageError> {
+    async fn load(&self) -> Result<(Option<CompareHead>, u64), StageError> {
         let record = self.barrier.read(&path()).await.map_err(failed)?;
         let Some(record) = record else { return Ok((None, 0)) };
         // EXPOSE: a number and a hash.
@@ -253,19 +259,20 @@ impl Core {
 
     /// Stores how far the log goes; `replaces` an older head that went further.
     async fn store(&self, replaces: bool) -> Result<(), StageError> {
-        let head = self.status().await?.head;
-        if head == self.stored.get() && !replaces {
+        let AuditStatus { head, kept_from, .. } = self.status().await?;
+        let now = CompareHead { head, kept_from };
+        if now == self.stored.get() && !replaces {
             return Ok(());
         }
         for _ in 0..TRIES {
             let (there, version) = self.load().await?;
-            if !replaces && there.is_some_and(|there| there.count >= head.count) {
+            if !replaces && there.is_some_and(|there| there.head.count > head.count) {
                 return Ok(());
             }
-            let changes = Changes::new().put(path(), version, encode(head)?);
+            let changes = Changes::new().put(path(), version, encode(now)?);
             match self.barrier.commit(changes).await {
                 Ok(()) => {
-                    self.stored.set(head);
+                    self.stored.set(now);
                     self.epoch.set(version.saturating_add(1));
                     return Ok(());
                 }
@@ -281,16 +288,20 @@ fn path() -> RecordPath {
     RecordPath::new(&["audit-head"])
 }
 
-fn encode(head: Head) -> Result<SecretBytes, StageError> {
-    let record = HeadRecord { version: VERSION, count: head.count, hash: hex::encode(head.hash) };
+fn encode(kept: CompareHead) -> Result<SecretBytes, StageError> {
+    let CompareHead { head, kept_from } = kept;
+    let (count, hash) = (head.count, hex::encode(head.hash));
+    let record = HeadRecord { version: VERSION, count, hash, kept_from };
     serde_json::to_vec(&record).map(SecretBytes::new).map_err(failed)
 }
 
-fn decode(bytes: &[u8]) -> Option<Head> {
+fn decode(bytes: &[u8]) -> Option<CompareHead> {
     let record: HeadRecord = serde_json::from_slice(bytes).ok()?;
     let mut hash = [0; 32];
     hex::decode_to_slice(record.hash, &mut hash).ok()?;
-    (record.version == VERSION).then_some(Head { count: record.count, hash })
+    let head = Head { count: record.count, hash };
+    let kept = CompareHead { head, kept_from: record.kept_from };
+    (1..=VERSION).contains(&record.version).then_some(kept)
 }
 
 #[cfg(test)]

@@ -18,9 +18,11 @@ mod prove;
 mod tests;
 mod verify;
 mod writer;
+mod writing;
 
-pub use backend::{AuditBackend, Blocked, FileBackend, Found, MemoryBackend};
+pub use backend::{AuditBackend, Blocked, FileBackend, Found, Keep, MemoryBackend};
 pub use head::{HeadConfig, HeadKeeper, WhenMissing};
 pub use prove::{Proof, ProofError, prove_beginning, prove_records};
 pub use verify::{Damage, Finding, Place, Verdict, verify, verify_files};
 pub use writer::{AuditPorts, AuditWriter};
+pub use writing::Rotation;

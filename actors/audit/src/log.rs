@@ -122,7 +122,7 @@ struct ToldDetails {
 /// What a line says of the store, if it says something of it.
 pub(crate) fn told_store(line: &[u8]) -> Option<StoreEpoch> {
     let told: Told = serde_json::from_slice(line).ok()?;
-    if told.event != STORE && told.event != POSITION {
+    if ![STORE, POSITION, CONTINUED].contains(&told.event.as_str()) {
         return None;
     }
     let mut key = [0; 32];
@@ -216,6 +216,7 @@ impl Log {
             STARTED
         } else {
             details.push(("edge", self.position.edge()));
+            details.extend(self.store.iter().flat_map(store_details));
             CONTINUED
         };
         Entry::Event { time: now, event: Event { name, details } }

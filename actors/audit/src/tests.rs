@@ -11,7 +11,7 @@ use mssm_messages::audit::{
 use mssm_messages::seal::InstallAuditKey;
 use mssm_testkit::TestClock;
 
-use crate::{AuditPorts, AuditWriter, FileBackend, MemoryBackend, Verdict, verify};
+use crate::{AuditPorts, AuditWriter, FileBackend, MemoryBackend, Rotation, Verdict, verify};
 
 pub(crate) const SEED: [u8; 32] = [7; 32];
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ pub(crate) fn verifier() -> CheckpointVerifier {
 }
 
 fn start(backend: impl crate::AuditBackend) -> AuditPorts {
-    AuditWriter::start(backend, Arc::new(TestClock::new())).unwrap().0
+    AuditWriter::start(backend, Arc::new(TestClock::new()), Rotation::default()).unwrap().0
 }
 
 fn event(number: u32) -> Entry {
@@ -76,7 +76,8 @@ async fn a_log_goes_on_where_it_ended() {
     let path = folder.path().join("audit.log");
     for round in 0..3 {
         let backend = FileBackend::new(&path);
-        let (ports, thread) = AuditWriter::start(backend, Arc::new(TestClock::new())).unwrap();
+        let (ports, thread) =
+            AuditWriter::start(backend, Arc::new(TestClock::new()), Rotation::default()).unwrap();
         install(&ports, true).await;
         append(&ports, vec![event(round)]).await.unwrap();
         drop(ports);
@@ -125,7 +126,7 @@ async fn a_file_that_is_removed_refuses_once_and_goes_on_in_a_new_one() {
 }
 
 #[actix_rt::test]
-async fn a_file_that_lost_lines_is_never_written_to_again() {
+async fn a_file_that_lost_lines_is_set_aside_and_never_written_to_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
     let ports = start(FileBackend::new(&path));
@@ -134,10 +135,13 @@ async fn a_file_that_lost_lines_is_never_written_to_again() {
     let text = std::fs::read_to_string(&path).unwrap();
     let cut = text.lines().next().unwrap().to_owned() + "\n";
     std::fs::write(&path, &cut).unwrap();
-    for _ in 0..3 {
-        assert!(append(&ports, vec![event(1)]).await.is_err());
-    }
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), cut);
+    assert!(append(&ports, vec![event(1)]).await.is_err());
+    append(&ports, vec![event(2)]).await.unwrap();
+    let aside = folder.path().join("audit.log.damaged-5");
+    assert_eq!(std::fs::read_to_string(aside).unwrap(), cut);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("log-continued") && text.contains("log-damaged"), "{text}");
+    assert_eq!(verdict(&text).finding, None);
 }
 
 #[actix_rt::test]
@@ -188,7 +192,8 @@ async fn a_long_log_goes_on_where_it_ended() {
     };
     for round in 0..4 {
         let backend = FileBackend::new(&path);
-        let (ports, thread) = AuditWriter::start(backend, Arc::new(TestClock::new())).unwrap();
+        let (ports, thread) =
+            AuditWriter::start(backend, Arc::new(TestClock::new()), Rotation::default()).unwrap();
         install(&ports, true).await;
         for number in 0..20 {
             append(&ports, vec![long(round * 20 + number)]).await.unwrap();

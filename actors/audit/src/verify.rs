@@ -14,7 +14,7 @@ use mssm_messages::audit::Head;
 
 use self::diagnosis::{Scene, Wrong, relinked};
 pub use self::lines::Place;
-pub(crate) use self::lines::{Line, Lines, in_order};
+pub(crate) use self::lines::{Line, Lines, in_order, open};
 use self::signatures::{Checkers, Claim};
 use crate::log::{Checkpoint, Position, checkpoint_line};
 use crate::prefix::Prefix;

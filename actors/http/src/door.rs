@@ -189,6 +189,13 @@ pub struct About {
     pub started_at: Timestamp,
 }
 
+impl About {
+    /// A reason of the audit log, without the path: anybody may read it.
+    pub(crate) fn without_path(&self, reason: &str) -> String {
+        reason.replace(&self.audit_path, "the file")
+    }
+}
+
 /// A front door behind its bounds, as one worker shares it among its requests.
 pub(crate) struct Worker {
     pub(crate) door: FrontDoor,

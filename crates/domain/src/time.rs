@@ -35,6 +35,13 @@ impl Timestamp {
         Duration::from_millis(later.0.saturating_sub(self.0))
     }
 
+    /// Reads RFC 3339.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let parsed: jiff::Timestamp =
+            text.parse().map_err(|_| Invalid::new("time", "as RFC 3339 writes it"))?;
+        Ok(Self(u64::try_from(parsed.as_millisecond()).unwrap_or_default()))
+    }
+
     /// RFC 3339 in UTC with milliseconds, as `2026-11-22T15:04:05.123Z`.
     pub fn rfc3339(self) -> String {
         let ms = i64::try_from(self.0).unwrap_or(i64::MAX);

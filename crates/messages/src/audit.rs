@@ -148,6 +148,8 @@ pub struct AuditStatus {
     pub path: String,
     /// How far it goes.
     pub head: Head,
+    /// The first record of the oldest file, if the log has several.
+    pub kept_from: Option<u64>,
     /// What of an earlier run's lines is not there any more, if so.
     pub missing: Option<String>,
     /// What the log says of the store beside it.
@@ -179,9 +181,19 @@ pub struct Head {
 }
 
 /// Asks whether the log still holds the lines up to this head.
-#[derive(Clone, Copy, Debug, Message)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "Result<Standing, AuditError>")]
-pub struct CompareHead(pub Head);
+pub struct CompareHead {
+    /// How far it went.
+    pub head: Head,
+    /// The first record of the oldest file that was there, if the log has several.
+    pub kept_from: Option<u64>,
+}
+
+/// Has the log look whether its file was moved away, and go on in a new one if so.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), AuditError>")]
+pub struct Reopen;
 
 /// What the log holds of the lines up to a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +209,13 @@ pub enum Standing {
     Another,
     /// The line in that place is in an earlier file, which is not there.
     Elsewhere,
+    /// A closed file of earlier lines is not there.
+    FileGone {
+        /// Its first record.
+        first: u64,
+        /// Its last.
+        last: u64,
+    },
 }
 
 impl Standing {
@@ -211,6 +230,9 @@ impl Standing {
             }
             Self::Another => {
                 Some(format!("record {last} as it was written: the log is another one"))
+            }
+            Self::FileGone { first, last } => {
+                Some(format!("records {first} to {last}: the file that held them is not there"))
             }
             Self::Elsewhere => Some(format!(
                 "record {last} and those before it: the file that held them is not there"

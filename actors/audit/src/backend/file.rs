@@ -3,11 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
 
+use mssm_domain::Timestamp;
 use mssm_messages::failpoint;
 use rustix::fs::{FlockOperation, flock};
 
+use super::retired::{self, Keep};
 use super::{AuditBackend, Blocked, Found};
 use crate::prefix::Prefix;
 
@@ -21,6 +24,12 @@ pub struct FileBackend {
     open: Option<Open>,
     /// Why nothing is written any more: a sync failed, so what is on the disk is unknown.
     poisoned: Option<String>,
+    keep: Keep,
+    /// The first record of the oldest closed file.
+    oldest: Option<u64>,
+    /// Compresses closed files; names the records of those that it removed.
+    tidying: Option<JoinHandle<io::Result<Vec<String>>>>,
+    removed: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -32,7 +41,64 @@ struct Open {
 impl FileBackend {
     /// A log at a path whose folder exists. Nothing is touched before it is opened.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), open: None, poisoned: None }
+        Self::keeping(path, Keep::default())
+    }
+
+    /// The same, whose closed files are kept so long.
+    pub fn keeping(path: impl Into<PathBuf>, keep: Keep) -> Self {
+        let path = path.into();
+        let (tidying, removed) = (None, Vec::new());
+        Self { path, open: None, poisoned: None, keep, oldest: None, tidying, removed }
+    }
+
+    /// Notes what the last tidying did, if it is done.
+    fn note_tidied(&mut self) {
+        let Some(tidied) = self.tidying.take_if(|thread| thread.is_finished()) else { return };
+        match tidied.join() {
+            Ok(Ok(removed)) => self.removed.extend(removed),
+            Ok(Err(error)) => tracing::warn!(%error, "closed audit files could not be tidied"),
+            Err(_) => tracing::error!("tidying closed audit files panicked"),
+        }
+        self.look_for_oldest();
+    }
+
+    fn look_for_oldest(&mut self) {
+        match retired::list(&self.path) {
+            Ok(files) => self.oldest = files.first().map(|file| file.first),
+            Err(error) => tracing::warn!(%error, "closed audit files cannot be listed"),
+        }
+    }
+
+    /// Hands out the whole lines of the newest closed file, since the one to be written is empty.
+    fn read_newest_closed(&self, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let Some(newest) = retired::list(&self.path)?.pop() else { return Ok(()) };
+        let mut reader = retired::open(&newest.path)?;
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            if let Some(whole) = line.strip_suffix(b"\n") {
+                each(whole);
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    /// A line of a closed file.
+    fn find_closed(&self, seq: u64) -> io::Result<Option<Vec<u8>>> {
+        let holds = |file: &retired::Retired| (file.first..=file.last).contains(&seq);
+        let Some(file) = retired::list(&self.path)?.into_iter().find(holds) else {
+            return Ok(None);
+        };
+        let mut reader = retired::open(&file.path)?;
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            let whole = line.strip_suffix(b"\n").unwrap_or(&line);
+            if Prefix::parse(whole).is_some_and(|prefix| prefix.seq == seq) {
+                return Ok(Some(whole.to_vec()));
+            }
+            line.clear();
+        }
+        Ok(None)
     }
 
     fn blocked(&self, action: &str, error: &io::Error) -> Blocked {
@@ -60,10 +126,7 @@ impl FileBackend {
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another server writes it"))?;
         // The name itself must survive a crash too.
-        if let Some(folder) = self.path.parent() {
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            File::open(folder)?.sync_all()?;
-        }
+        retired::sync_folder(&self.path)?;
         Ok(file)
     }
 
@@ -168,7 +231,16 @@ impl AuditBackend for FileBackend {
             each(whole);
             length += read as u64;
         }
+        found.length = length;
+        found.first = match line_from(&file, 0) {
+            Ok(first) => first.map(|(_, line)| line),
+            Err(error) => return Err(self.blocked("read", &error)),
+        };
         self.open = Some(Open { file, length });
+        if length == 0 {
+            self.read_newest_closed(each).map_err(|error| self.blocked("go on with", &error))?;
+        }
+        self.look_for_oldest();
         Ok(found)
     }
 
@@ -218,11 +290,78 @@ impl AuditBackend for FileBackend {
         Err(Blocked(format!("{path} {reason}")))
     }
 
+    fn close(&mut self) {
+        self.open = None;
+    }
+
     fn find(&mut self, seq: u64) -> Result<Option<Vec<u8>>, Blocked> {
         let Some(open) = &self.open else {
             return Err(Blocked(format!("{} is not open", self.path.display())));
         };
-        find_line(&open.file, open.length, seq).map_err(|error| self.blocked("read", &error))
+        let found = find_line(&open.file, open.length, seq);
+        let found = found.and_then(|line| match line {
+            Some(line) => Ok(Some(line)),
+            None => self.find_closed(seq),
+        });
+        found.map_err(|error| self.blocked("read", &error))
+    }
+
+    fn retire(&mut self, first: u64, last: u64, now: Timestamp) -> Result<(), Blocked> {
+        let aside = retired::name(&self.path, first, last);
+        let renamed = std::fs::rename(&self.path, aside);
+        renamed
+            .and_then(|()| retired::sync_folder(&self.path))
+            .map_err(|error| self.blocked("close", &error))?;
+        self.open = None;
+        self.note_tidied();
+        self.look_for_oldest();
+        if self.tidying.is_none() {
+            let (path, keep) = (self.path.clone(), self.keep);
+            let thread = std::thread::Builder::new().name("audit-tidy".to_owned());
+            match thread.spawn(move || retired::tidy(&path, keep, now)) {
+                Ok(thread) => self.tidying = Some(thread),
+                Err(error) => tracing::warn!(%error, "closed audit files wait for the next one"),
+            }
+        }
+        Ok(())
+    }
+
+    fn put_away(&mut self, count: u64) -> Result<String, Blocked> {
+        let aside = retired::damaged(&self.path, count);
+        let renamed = std::fs::rename(&self.path, &aside);
+        renamed
+            .and_then(|()| retired::sync_folder(&self.path))
+            .map_err(|error| self.blocked("set aside", &error))?;
+        self.open = None;
+        Ok(aside.display().to_string())
+    }
+
+    fn kept_from(&self) -> Option<u64> {
+        self.oldest
+    }
+
+    fn gap(&mut self, from: u64) -> Option<(u64, u64)> {
+        let mut next = from;
+        for file in retired::list(&self.path).ok()? {
+            if file.first > next {
+                return Some((next, file.first - 1));
+            }
+            next = next.max(file.last + 1);
+        }
+        let open = self.open.as_ref()?;
+        let (_, line) = line_from(&open.file, 0).ok()??;
+        let first = Prefix::parse(&line)?.seq;
+        (first > next).then(|| (next, first - 1))
+    }
+
+    #[cfg(test)]
+    fn is_tidying(&self) -> bool {
+        self.tidying.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn removed(&mut self) -> Vec<String> {
+        self.note_tidied();
+        std::mem::take(&mut self.removed)
     }
 
     fn place(&self) -> String {

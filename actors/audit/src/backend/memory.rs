@@ -36,8 +36,9 @@ impl AuditBackend for MemoryBackend {
         let state = self.state();
         let mut lines = state.bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>();
         lines.pop();
+        let first = lines.first().map(|line| line.to_vec());
         lines.into_iter().for_each(each);
-        Ok(Found::default())
+        Ok(Found { torn: None, first, length: state.bytes.len() as u64 })
     }
 
     fn append(&mut self, lines: &[u8]) -> Result<(), Blocked> {

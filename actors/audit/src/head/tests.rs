@@ -9,7 +9,7 @@ use mssm_messages::seal::{Closing, InstallAuditKey};
 use mssm_testkit::{MemoryStore, TestClock};
 
 use super::*;
-use crate::{AuditWriter, FileBackend};
+use crate::{AuditWriter, FileBackend, Rotation};
 
 struct Run {
     ports: AuditPorts,
@@ -29,7 +29,8 @@ impl Run {
         accept_rollback: bool,
     ) -> Self {
         let clock = Arc::new(TestClock::new());
-        let (ports, thread) = AuditWriter::start(FileBackend::new(log), clock.clone()).unwrap();
+        let (ports, thread) =
+            AuditWriter::start(FileBackend::new(log), clock.clone(), Rotation::default()).unwrap();
         let config = HeadConfig { audit: ports.clone(), when_missing, accept_rollback };
         let keeper = HeadKeeper::new(config, mssm_testkit::barrier_over(store), clock).start();
         Self { ports, thread, keeper }
@@ -141,7 +142,7 @@ async fn the_head_follows_the_log_without_a_commit_a_line() {
     store.fail_writes(None);
     run.end().await;
     let kept = mssm_testkit::barrier_over(&store).read(&path()).await.unwrap().unwrap();
-    let head = decode(kept.bytes.expose()).unwrap();
+    let head = decode(kept.bytes.expose()).unwrap().head;
     let text = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
     assert_eq!(head.count, text.lines().count() as u64);
 }

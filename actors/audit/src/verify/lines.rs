@@ -13,7 +13,7 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const BUFFER: usize = 1 << 20;
 
 /// Opens a file of a log; a compressed one is known by its first bytes.
-fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
+pub(crate) fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
     let mut reader = BufReader::with_capacity(BUFFER, File::open(file)?);
     if reader.fill_buf()?.starts_with(&ZSTD) {
         let plain = zstd::stream::read::Decoder::with_buffer(reader)?;

@@ -37,6 +37,11 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
     if let Ok(Ok(status)) = put(&door.audit.status, ReadStatus, NEAR).await {
         let help = "1 while the audit log cannot be written, so that requests are refused.";
         page.one("mssm_audit_blocked", "gauge", help, u64::from(status.blocked.is_some()));
+        if let Some(reason) = &status.blocked {
+            let reason = door.about.without_path(reason).replace(['\\', '"', '\n'], " ");
+            page.head("mssm_audit_blocked_reason", "gauge", "Why it cannot be written, always 1.");
+            let _ = writeln!(page.0, "mssm_audit_blocked_reason{{reason=\"{reason}\"}} 1");
+        }
         let help = "1 if lines of an earlier run were missing at unsealing.";
         page.one("mssm_audit_missing", "gauge", help, u64::from(status.missing.is_some()));
         page.one("mssm_audit_lines_total", "counter", "Lines written.", status.lines);

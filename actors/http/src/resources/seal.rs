@@ -81,10 +81,11 @@ pub(crate) async fn health(worker: &Worker, call: &Call) -> Result<Answer, Refus
         object = object.text("cluster_name", CLUSTER_NAME).text("cluster_id", &cluster.to_string());
     }
     if !status.sealed {
-        // Why is for the operator's log alone: the reason names paths, and anybody may ask here.
-        let log = put(&worker.door.audit.status, ReadStatus, NEAR).await?;
-        let blocked = log.is_ok_and(|log| log.blocked.is_some());
-        object = object.flag("audit_blocked", blocked);
+        let log = put(&worker.door.audit.status, ReadStatus, NEAR).await?.unwrap_or_default();
+        object = object.flag("audit_blocked", log.blocked.is_some());
+        if let Some(reason) = log.blocked {
+            object = object.text("audit_blocked_reason", &worker.door.about.without_path(&reason));
+        }
     }
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
     Ok(Answer::bare(object).with_status(code))

@@ -1,0 +1,205 @@
+//! Writes batches: opens the log, goes on where it ended, closes a file that is full or old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mssm_domain::{Clock, Timestamp};
+use mssm_messages::audit::{Entry, Event, StoreEpoch};
+
+use crate::backend::{AuditBackend, Blocked};
+use crate::log::{Batch, Log, POSITION_EVERY, Position, told_store};
+use crate::prefix::Prefix;
+
+/// So much of a log's end is read when it is opened: twice what lies between lines that tell its
+/// position.
+const TAIL_BYTES: u64 = 2 * POSITION_EVERY;
+
+/// When a file is closed and the log goes on in a new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Beyond so many bytes; `None` is never.
+    pub bytes: Option<u64>,
+    /// So long after its first line; `None` is never.
+    pub every: Option<Duration>,
+}
+
+/// The file that is written to.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    first: u64,
+    bytes: u64,
+    since: Timestamp,
+}
+
+/// Holds the backend and what is known of the log in it.
+pub(crate) struct Pen {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) backend: Box<dyn AuditBackend>,
+    pub(crate) log: Log,
+    rotation: Rotation,
+    current: Option<Current>,
+}
+
+impl Pen {
+    pub(crate) fn new(
+        backend: impl AuditBackend,
+        clock: Arc<dyn Clock>,
+        rotation: Rotation,
+    ) -> Self {
+        let (backend, log) = (Box::new(backend), Log::default());
+        Self { clock, backend, log, rotation, current: None }
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// The next batch opens the log anew if its file is not the one that is open any more.
+    pub(crate) fn reopen(&mut self) {
+        if self.is_open() && self.backend.inspect().is_err() {
+            self.current = None;
+        }
+    }
+
+    /// Writes entries and their checkpoint; returns how many lines it took.
+    pub(crate) fn write(&mut self, entries: &[&Entry]) -> Result<u64, Blocked> {
+        let now = self.clock.now();
+        let (mut current, mut opening) = match self.current {
+            Some(current) => (current, Vec::new()),
+            None => self.open(now)?,
+        };
+        if let Err(blocked) = self.backend.inspect() {
+            // This batch is refused; the next one opens anew, and goes on if that is safe.
+            self.current = None;
+            self.backend.close();
+            return Err(blocked);
+        }
+        opening.extend(self.backend.removed().into_iter().map(|records| {
+            let details = vec![("records", records)];
+            Entry::Event { time: now, event: Event { name: "log-file-removed", details } }
+        }));
+        let batch = self.render(now, opening.iter().chain(entries.iter().copied()))?;
+        if batch.lines == 0 {
+            return Ok(0);
+        }
+        self.backend.append(&batch.bytes)?;
+        current.bytes += batch.bytes.len() as u64;
+        self.current = Some(current);
+        let lines = batch.lines;
+        self.log.accept(batch);
+        Ok(lines)
+    }
+
+    /// Closes the file if it is full or old. It ends with a checkpoint, as every batch does.
+    pub(crate) fn rotate(&mut self) {
+        let Some(current) = self.current else { return };
+        let now = self.clock.now();
+        let full = self.rotation.bytes.is_some_and(|bound| current.bytes >= bound);
+        let old = self.rotation.every.is_some_and(|bound| current.since.until(now) >= bound);
+        let last = self.log.position.count().checked_sub(1);
+        if let Some(last) = last.filter(|_| full || old) {
+            match self.backend.retire(current.first, last, now) {
+                Ok(()) => self.current = None,
+                // It goes on in the same file; the next batch tries again.
+                Err(Blocked(error)) => tracing::warn!(error, "the audit log was not rotated"),
+            }
+        }
+    }
+
+    fn render<'a>(
+        &self,
+        now: Timestamp,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<Batch, Blocked> {
+        let batch = self.log.batch(now, entries);
+        batch.map_err(|error| Blocked(format!("an entry cannot be written: {error}")))
+    }
+
+    /// Opens the log and says what must be written first.
+    ///
+    /// A log that was in use goes on only in the lines it knows, or in an empty file.
+    fn open(&mut self, now: Timestamp) -> Result<(Current, Vec<Entry>), Blocked> {
+        let mut there = There::default();
+        let mut found = self.backend.open(TAIL_BYTES, &mut |line| there.take(line))?;
+        if there.lines > 0 && there.position.is_none() {
+            // Lines so long that none in the tail tells the position.
+            there = There::default();
+            let torn = found.torn.take();
+            found = self.backend.open(u64::MAX, &mut |line| there.take(line))?;
+            found.torn = torn.or(found.torn);
+        }
+        self.log.store = there.store.or(self.log.store);
+        let fresh = found.first.is_none();
+        match there.position {
+            None if there.lines == 0 => {}
+            Some(position) if self.log.position.count() == 0 => {
+                self.log.resume(position, there.untold);
+            }
+            Some(position) if self.log.position == position => {}
+            // An empty file beside closed ones, whose end may be behind what is known.
+            _ if fresh && self.log.position.count() > 0 => {}
+            _ if self.log.position.count() == 0 => {
+                let place = self.backend.place();
+                return Err(Blocked(format!("{place} is not an audit log: move it away")));
+            }
+            // It was cut, or written to by somebody else: it is kept as it is.
+            _ => {
+                let aside = self.backend.put_away(self.log.position.count())?;
+                tracing::error!(aside, "the audit file did not hold what was written to it");
+                let (current, mut first) = self.open(now)?;
+                let details = vec![("moved_to", aside)];
+                let event = Event { name: "log-damaged", details };
+                first.push(Entry::Event { time: now, event });
+                return Ok((current, first));
+            }
+        }
+        let mut first = Vec::new();
+        if fresh {
+            first.push(self.log.first_line(now));
+        }
+        if let Some(aside) = found.torn {
+            tracing::warn!(aside, "the audit log ended in a torn line, which was set aside");
+            let details = vec![("moved_to", aside)];
+            first.push(Entry::Event { time: now, event: Event { name: "torn-line", details } });
+        }
+        let begins = found.first.as_deref().and_then(Prefix::parse);
+        let since = begins.and_then(|line| Timestamp::parse(line.time).ok()).unwrap_or(now);
+        let first_seq = begins.map_or(self.log.position.count(), |line| line.seq);
+        Ok((Current { first: first_seq, bytes: found.length, since }, first))
+    }
+}
+
+/// Where the lines of a log lead, from the last one that tells a position.
+#[derive(Default)]
+struct There {
+    position: Option<Position>,
+    store: Option<StoreEpoch>,
+    untold: u64,
+    lines: u64,
+}
+
+impl There {
+    fn take(&mut self, line: &[u8]) {
+        self.lines += 1;
+        if tells_of_the_log(line) {
+            if let Some(before) = Position::before(line) {
+                self.position = Some(before);
+                self.untold = 0;
+            }
+            self.store = told_store(line).or(self.store);
+        }
+        self.untold += line.len() as u64 + 1;
+        if let Some(position) = &mut self.position {
+            position.append(line);
+        }
+    }
+}
+
+/// A cheap look before a line is parsed: only events of the log itself can tell its position.
+fn tells_of_the_log(line: &[u8]) -> bool {
+    const SIGN: &[u8] = b"\"event\":\"log-";
+    line.get(..256).unwrap_or(line).windows(SIGN.len()).any(|window| window == SIGN)
+}
+
+#[cfg(test)]
+mod tests;
