@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CREATE, Client, Database, Login, Server, eventually};
+use crate::harness::{CREATE, Client, Database, Login, Options, Server, eventually};
 
 fn open(database: &Database) -> (Server, Client) {
     let server = Server::open();
@@ -126,14 +126,6 @@ fn every_broken_template_is_refused_with_its_statement_and_leaves_nothing() {
         assert!(text.contains(why), "{statement}: {text}");
         assert!(!text.contains("SCRAM-SHA-256$"), "{text}");
         root.get("db/roles/bad").expect(404);
-        if statement.contains("replication_slot") {
-            // Slots know no transaction: this one is ours to take away.
-            assert!(text.contains("slot"), "{text}");
-            database.query(&format!(
-                "SELECT pg_drop_replication_slot(slot_name)::text FROM pg_replication_slots \
-                 WHERE slot_name = '{prefix}_slot'"
-            ));
-        }
         assert_eq!(residue(&database, &root), before, "{statement}");
     }
     eventually("no lease is left", Duration::from_secs(5), || {
@@ -254,4 +246,77 @@ fn a_kill_amid_a_self_test_leaves_a_lease_that_ends_it() {
         database.marked_roles(&cluster).is_empty().then_some(())
     });
     root.get("db/roles/app").expect(404);
+}
+
+#[test]
+fn a_server_that_asks_for_no_password_is_warned_of() {
+    let database = Database::private();
+    let (_server, root) = open(&database);
+    let hba = database.query("SHOW hba_file").remove(0);
+    database.sql(&format!("COPY (SELECT 'host all all 127.0.0.1/32 trust') TO '{hba}'"));
+    database.sql("SELECT pg_reload_conf()");
+    let user = database.postgres().admin_user();
+    eventually("anybody is let in", Duration::from_secs(10), || {
+        database.login(user, "not the password").is_ok().then_some(())
+    });
+    let answer = root.post("db/roles/app", role(&[CREATE])).expect(200);
+    assert!(answer.text.contains("without a password"), "{}", answer.text);
+    assert_eq!(root.get("db/roles/app").expect(200).data()["verified"], json!(true));
+}
+
+#[test]
+fn idle_replication_slots_are_told_when_a_login_that_may_make_some_ends() {
+    let database = Database::private();
+    let (server, root) = open(&database);
+    database.sql("SELECT pg_create_physical_replication_slot('left_behind')");
+    root.post("db/roles/plain", role(&[CREATE])).expect(204);
+    let mut body = role(&[CREATE, "ALTER ROLE \"{{name}}\" REPLICATION"]);
+    (body["allow_privileged"], body["verify"]) = (json!(true), json!(false));
+    root.post("db/roles/replica", body).expect(200);
+    for (name, told) in [("plain", false), ("replica", true)] {
+        let login = Login::mint(&root, &format!("db/creds/{name}"));
+        root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
+        assert_eq!(server.log().contains("left_behind"), told, "{name}");
+    }
+}
+
+#[test]
+fn what_the_configuration_file_defines_is_tried_behind_the_start() {
+    let database = Database::shared();
+    let postgres = database.postgres();
+    let (host, port, user) = (postgres.host(), postgres.port(), postgres.admin_user());
+    let create = CREATE.replace('"', "\\\"");
+    let connection = |name: &str, port: u16| {
+        format!(
+            "[db.connections.{name}]\nhost = \"{host}\"\nport = {port}\ndatabase = \"{}\"\n\
+             username = \"{user}\"\npassword_file = \"{{folder}}/db.password\"\ntls = \"disable\"\n\
+             allowed_roles = [\"*\"]\n\n",
+            database.name
+        )
+    };
+    let definition = |name: &str, more: &str| {
+        format!("[db.roles.{name}]\nconnection = \"main\"\ncreation = [\"{create}\"{more}]\n\n")
+    };
+    let more = [
+        connection("main", port),
+        connection("gone", 1),
+        definition("good", ""),
+        definition("bad", ", \"SELECT 1 / 0\""),
+    ]
+    .concat();
+    let files = vec![("db.password", postgres.admin_password().to_owned())];
+    let server = Server::ready(Options { more, files, ..Options::default() });
+    let cluster = server.root().get("sys/seal-status").text_at("/cluster_id");
+    let said = |what: &str, name: &str| {
+        let log = server.log();
+        log.lines().any(|line| line.contains(what) && line.contains(name))
+    };
+    eventually("all is tried", Duration::from_secs(20), || {
+        (said("passed its rehearsal", "good")
+            && said("a role of the configuration file does not work", "division by zero")
+            && said("a connection of the configuration file works", "main")
+            && said("a connection of the configuration file does not work", "gone"))
+        .then_some(())
+    });
+    assert!(database.marked_roles(&cluster).is_empty(), "nothing is made");
 }

@@ -10,7 +10,7 @@ use mssm_messages::minter::{DeleteRole, ListRoles, ReadRole, RolePatch, RoleView
 use crate::book::{Book, role_path};
 use crate::connections::{managed, names, of_file};
 use crate::ladder::{owner_query, unfit_owner};
-use crate::mint::is_allowed;
+use crate::mint::{find_target, is_allowed};
 use crate::record::RoleRecord;
 use crate::rolecheck::{check_creation, check_later};
 use crate::selftest::try_out;
@@ -38,7 +38,7 @@ pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>
     let target = book.target(mount, &record.db_name).await?;
     match (&msg.tester, target) {
         (Some(tester), Some(target)) if verifies => {
-            let tried = try_out(book, &target, (mount, name), &record, tester).await?;
+            let tried = try_out(book, &target, (mount, name), &record, Some(tester)).await?;
             warnings.extend(tried);
             record.verified = true;
         }
@@ -209,8 +209,6 @@ pub(crate) async fn configure(
         let told = apply(&mut record, patch);
         warnings.extend(told.map_err(|error| of_file("role", name.as_str(), &error))?);
         let over = stored.as_ref().map_or(0, |(version, _)| *version);
-        // The start does not wait for databases; and nobody is there to hold the lease of a trial.
-        tracing::warn!(role = name.as_str(), "a role of the configuration file is not tried");
         if stored.is_none_or(|(_, before)| before != record) {
             book.write(path, over, &record).await?;
             book.forget_role(mount, name.as_str());
@@ -232,5 +230,67 @@ pub(crate) async fn configure(
             ));
         }
     }
+    Ok(warnings)
+}
+
+/// Has what the configuration file defines tried, and what comes of it told in the log: the start does
+/// not wait for databases. Nobody is there to hold a lease, so roles are rehearsed, and no login is made.
+pub(crate) async fn try_configured(
+    book: Rc<Book>,
+    mount: MountId,
+    connections: Vec<String>,
+    roles: Vec<String>,
+) {
+    for name in connections {
+        let tried = match find_target(&book, mount, &name).await {
+            Ok(target) => target.mint.lend().await.map(|_| ()).map_err(|error| error.public()),
+            Err(error) => Err(error.to_string()),
+        };
+        match tried {
+            Ok(()) => {
+                tracing::info!(connection = name, "a connection of the configuration file works");
+            }
+            Err(why) => {
+                tracing::warn!(
+                    connection = name,
+                    why,
+                    "a connection of the configuration file does not work"
+                );
+            }
+        }
+    }
+    for name in roles {
+        match try_configured_role(&book, mount, &name).await {
+            Ok(warnings) if warnings.is_empty() => {
+                tracing::info!(
+                    role = name,
+                    "a role of the configuration file passed its rehearsal"
+                );
+            }
+            Ok(warnings) => {
+                let warnings = warnings.join("; ");
+                tracing::warn!(
+                    role = name,
+                    warnings,
+                    "a role of the configuration file passed its rehearsal"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(role = name, %error, "a role of the configuration file does not work");
+            }
+        }
+    }
+}
+
+async fn try_configured_role(
+    book: &Rc<Book>,
+    mount: MountId,
+    name: &str,
+) -> Result<Vec<String>, EngineError> {
+    let role = book.role(mount, name).await?.ok_or(EngineError::NotFound)?;
+    let target = find_target(book, mount, &role.record.db_name).await?;
+    let mut warnings = Vec::new();
+    check_connection(book, mount, name, &role.record, &mut warnings).await?;
+    warnings.extend(try_out(book, &target, (mount, name), &role.record, None).await?);
     Ok(warnings)
 }

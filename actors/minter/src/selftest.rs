@@ -4,6 +4,8 @@
 //! and nothing else may. Then one login is made under a lease of its own, as any other, so that
 //! whatever happens to us it ends; it logs in, is ended by the ladder, and nothing may be left.
 
+mod slots;
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
@@ -65,7 +67,8 @@ impl Candidates {
 struct Trial<'a> {
     book: &'a Rc<Book>,
     target: &'a Target,
-    tester: &'a Tester,
+    /// Whom its logins are named after.
+    who: &'a str,
     mount: MountId,
     key: String,
     candidate: Rc<Candidate>,
@@ -80,12 +83,14 @@ impl Drop for Trial<'_> {
 }
 
 /// Tries a definition; replies warnings, or why it must not be stored.
+///
+/// Without a tester nobody can hold a lease: then no login is made, and it is the rehearsal alone.
 pub(crate) async fn try_out(
     book: &Rc<Book>,
     target: &Target,
     (mount, name): (MountId, &str),
     record: &RoleRecord,
-    tester: &Tester,
+    tester: Option<&Tester>,
 ) -> Result<Vec<String>, EngineError> {
     let mut record = record.clone();
     (record.default_ttl_secs, record.max_ttl_secs) = (PROBE_SECS, PROBE_SECS);
@@ -100,17 +105,19 @@ pub(crate) async fn try_out(
     });
     book.candidates.0.borrow_mut().insert((mount, key.clone()), Rc::clone(&candidate));
     let password = SecretText::new(generate_base62(book.random.as_ref(), 24));
-    let trial = Trial { book, target, tester, mount, key, candidate, password };
+    let who = tester.map_or("configured", |tester| tester.caller.display_name.as_str());
+    let trial = Trial { book, target, who, mount, key, candidate, password };
     let mut warnings = trial.rehearse().await?;
+    let Some(tester) = tester else { return Ok(warnings) };
     // Others may change roles at the same time: what is different each time is the role's doing.
     for _ in 1..TRIES {
-        let (told, left) = trial.perform().await?;
+        let (told, left) = trial.perform(tester).await?;
         if left.is_none() {
             warnings.extend(told);
             return Ok(warnings);
         }
     }
-    let (told, left) = trial.perform().await?;
+    let (told, left) = trial.perform(tester).await?;
     warnings.extend(told);
     match left {
         None => Ok(warnings),
@@ -132,15 +139,16 @@ impl Trial<'_> {
         let session = session.map_err(|error| unavailable(&error))?;
         let names: Vec<String> = (0..2).map(|_| self.username()).collect();
         let (sql, lengths) = self.rehearsal(&session, &names)?;
+        let slots = slots::before(&session, &self.candidate.role.statements).await;
         // EXPOSE: the statements go to the database; the password in them is nobody's.
         let rows = session.run(sql.expose()).await.map_err(|error| self.explain(&error, &lengths));
+        slots::take_away(&session, slots).await;
         self.judge(&rows?, &names)
     }
 
     fn username(&self) -> String {
         let book = self.book;
-        let (who, name) = (&self.tester.caller.display_name, &self.candidate.name);
-        username::generate(who, name, book.random.as_ref(), book.clock.now())
+        username::generate(self.who, &self.candidate.name, book.random.as_ref(), book.clock.now())
     }
 
     fn rehearsal(
@@ -229,14 +237,14 @@ impl Trial<'_> {
     }
 
     /// The real thing: made under a lease, used, ended, and nothing left.
-    async fn perform(&self) -> Result<(Vec<String>, Option<String>), EngineError> {
+    async fn perform(&self, tester: &Tester) -> Result<(Vec<String>, Option<String>), EngineError> {
         let before = self.look().await?;
         let issue = Issue {
             engine: EngineKind::Database,
             mount: self.mount,
-            prefix: format!("{}self-test/{}/", self.tester.prefix, self.candidate.name),
+            prefix: format!("{}self-test/{}/", tester.prefix, self.candidate.name),
             role: RoleName::parse(&self.key).map_err(|_| EngineError::Internal)?,
-            caller: self.tester.caller.clone(),
+            caller: tester.caller.clone(),
             default_ttl: Ttl::from_secs(PROBE_SECS).map_err(|_| EngineError::Internal)?,
             max_ttl: Ttl::from_secs(PROBE_SECS).map_err(|_| EngineError::Internal)?,
             key: None,

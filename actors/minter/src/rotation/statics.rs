@@ -91,7 +91,7 @@ pub(crate) async fn write(
     let mut warnings = check_users(book, &record, &target).await?;
     let mut role = Role { mount, name, version, record };
     match role.change(book, &target, false).await {
-        Ok(()) => {}
+        Ok(()) => warnings.extend(role.try_login(&target).await),
         Err(error) if role.version == 0 => return Err(error),
         // Certain that nothing changed: a role that cannot do its work is not kept.
         Err(error) if role.record.pending.is_none() => {

@@ -171,3 +171,17 @@ async fn who_polls_a_pair_never_sees_a_refused_login() {
     assert_eq!(users.len(), 2);
     rig.rotate_fixed(true).await.unwrap();
 }
+
+#[actix_rt::test]
+async fn a_new_password_that_is_not_let_in_is_told() {
+    let place = Place::new().await;
+    let rig = place.rig(patch(place.postgres, &place.database.name)).await;
+    // Forgets to set it.
+    let statements = Some(vec!["SELECT '{{password}}' <> ''".to_owned()]);
+    let definition = StaticRolePatch { rotation_statements: statements, ..fixed(&[&place.user]) };
+    let warnings = rig.fixed(definition).await.unwrap();
+    assert!(
+        warnings.iter().any(|text| text.contains("not let in with its new password")),
+        "{warnings:?}"
+    );
+}

@@ -9,6 +9,7 @@ use mssm_messages::{Changes, failpoint};
 
 use super::{path, plan, read_record, take_turn};
 use crate::book::{Book, Target, damaged};
+use crate::engine::DbError;
 use crate::mint::find_target;
 use crate::pool::Backend;
 use crate::record::encode;
@@ -66,7 +67,28 @@ impl Role<'_> {
         let target = find_target(book, self.mount, &self.record.db_name).await?;
         let changed = self.change(book, &target, by_hand).await;
         plan(book, self.mount, self.name, &self.record);
-        changed
+        changed?;
+        if let Some(why) = self.try_login(&target).await {
+            tracing::warn!(role = self.name, why, "a static role's new password was set");
+        }
+        Ok(())
+    }
+
+    /// Logs in with what is handed out, as who reads it would; replies the database's no.
+    pub(super) async fn try_login(&self, target: &Target) -> Option<String> {
+        let account = self.record.handed_out()?;
+        let Kept(password) = account.password.as_ref()?;
+        // EXPOSE: it logs in with it.
+        let tried = target.mint.try_login(&account.username, password.expose()).await;
+        match tried {
+            Err(error @ DbError::Refused(_)) => Some(format!(
+                "\"{}\" is not let in with its new password: {}",
+                account.username,
+                error.public()
+            )),
+            // Whether it is let in cannot be seen at this moment.
+            Ok(()) | Err(DbError::Unreachable(_) | DbError::Lost | DbError::Busy) => None,
+        }
     }
 
     /// Changes one password, or goes on with a change that is in doubt: the same password is set
