@@ -6,6 +6,7 @@
 use std::path::Path;
 
 mod auditing;
+mod bounds;
 mod chronicle;
 pub mod cli;
 mod clock;

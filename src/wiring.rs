@@ -14,7 +14,7 @@ use mssm_access::{AccessKeeper, AccessReplica};
 use mssm_audit::{AuditWriter, FileBackend, HeadConfig, HeadKeeper};
 use mssm_domain::{BootId, Clock, Random, generate_uuid};
 use mssm_http::{
-    About, AuditPorts, Certificate, FrontDoor, LeasePorts, Limits, MinterPorts, Running, SealPorts,
+    About, AuditPorts, Certificate, FrontDoor, LeasePorts, MinterPorts, Running, SealPorts,
     ServerConfig,
 };
 use mssm_kv::KvEngine;
@@ -34,9 +34,10 @@ use mssm_storage::{StorageHandle, StorageKind};
 use tokio::sync::oneshot;
 
 use crate::Wishes;
+use crate::bounds::bounds;
 use crate::chronicle::Chronicle;
 use crate::clock::{OsRandom, SystemClock};
-use crate::config::{Config, LimitsConfig, SealConfig, TlsConfig};
+use crate::config::{Config, SealConfig, TlsConfig};
 use crate::databases::ConfiguredDatabases;
 
 /// How long requests in flight may take when the server is told to stop.
@@ -152,7 +153,7 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
         listen: vec![config.address],
         workers: std::thread::available_parallelism().map_or(2, usize::from),
         certificate: Arc::clone(&certificate),
-        limits: limits(&config.limits),
+        limits: bounds(&config.limits),
         drain: DRAIN,
     };
     let http = mssm_http::serve(server_config, move || {
@@ -342,16 +343,6 @@ fn certificate(config: &Config) -> Result<Arc<Certificate>, StartError> {
             Certificate::load(certificate, key)?
         }
     })
-}
-
-fn limits(set: &LimitsConfig) -> Limits {
-    let default = Limits::default();
-    Limits {
-        body_bytes: set.body_bytes.unwrap_or(default.body_bytes),
-        bodies_bytes: set.bodies_in_flight_bytes.unwrap_or(default.bodies_bytes),
-        requests: set.requests_in_flight.unwrap_or(default.requests),
-        ..default
-    }
 }
 
 const fn storage_name(kind: StorageKind) -> &'static str {

@@ -74,6 +74,9 @@ pub(super) struct Limits {
     pub(super) bodies_in_flight_bytes: Option<usize>,
     pub(super) requests_in_flight: Option<usize>,
     pub(super) open_metrics: Option<bool>,
+    pub(super) strangers_per_second: Option<u32>,
+    pub(super) per_second_per_address: Option<u32>,
+    pub(super) per_second_per_token: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -42,6 +42,8 @@ mod main_job;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod process;

@@ -219,6 +219,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 
 /// The token, from either header that may carry it.
 fn token(headers: &HeaderMap) -> Option<SecretText> {
+    sent_token(headers).map(|token| SecretText::new(token.to_owned()))
+}
+
+/// The same, where it stands.
+pub(crate) fn sent_token(headers: &HeaderMap) -> Option<&str> {
     let value = if let Some(value) = headers.get("x-vault-token") {
         value.to_str().ok()?
     } else {
@@ -227,7 +232,7 @@ fn token(headers: &HeaderMap) -> Option<SecretText> {
         scheme.eq_ignore_ascii_case("bearer").then_some(token)?
     };
     let value = value.trim();
-    (!value.is_empty()).then(|| SecretText::new(value.to_owned()))
+    (!value.is_empty()).then_some(value)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What one worker needs to answer: the ways to every actor, and the one way to ask them.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use mssm_messages::{Port, PortError, lease, minter, reconcile, rotation, seal};
 use crate::error::{Refusal, unreachable};
 use crate::limits::Gate;
 use crate::metrics::Metrics;
+use crate::rates::Turnstile;
 
 /// The longest wait for an actor on the worker's own arbiter, which answers in microseconds.
 pub(crate) const NEAR: Duration = Duration::from_secs(10);
@@ -200,6 +202,7 @@ impl About {
 pub(crate) struct Worker {
     pub(crate) door: FrontDoor,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) turnstile: RefCell<Turnstile>,
     pub(crate) metrics: Arc<Metrics>,
 }
 

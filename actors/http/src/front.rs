@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::body::Body;
-use crate::call::{Call, Media};
+use crate::call::{Call, Media, sent_token};
 use crate::connection::Connection;
 use crate::door::{FAR, Worker, ask};
 use crate::error::Refusal;
@@ -31,6 +31,14 @@ pub(crate) async fn front(
     payload: Payload,
 ) -> HttpResponse {
     let start = Instant::now();
+    if !admitted(&worker, &request, start) {
+        worker.metrics.turned_away(start.elapsed());
+        let text = "rate limit quota exceeded, try again later";
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, text);
+        // What is left unread cannot be told from the next request.
+        let refusal = if has_body(&request) { refusal.closing() } else { refusal };
+        return send(refusal.into_answer(), worker.request_id(), false);
+    }
     let connection = request.conn_data::<Rc<Connection>>().map(Rc::clone);
     let busy = connection.as_ref().map(Connection::busy);
     let id = worker.request_id();
@@ -46,6 +54,22 @@ pub(crate) async fn front(
     }
     worker.metrics.count(answer.sent_status().as_u16(), start.elapsed());
     send(answer, id, head)
+}
+
+/// True if a client does not come too fast; whoever watches the server always may.
+fn admitted(worker: &Worker, request: &HttpRequest, now: Instant) -> bool {
+    if resources::is_watched(request.method(), request.uri().path()) {
+        return true;
+    }
+    let address = request.peer_addr().map(|address| address.ip());
+    let token = sent_token(request.headers());
+    worker.turnstile.borrow_mut().admits(address, token.map(str::as_bytes), now)
+}
+
+fn has_body(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    let announced = headers.get(header::CONTENT_LENGTH).is_some_and(|value| value != "0");
+    announced || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 async fn respond(
@@ -123,7 +147,7 @@ async fn limited(worker: Rc<Worker>, call: Call) -> Answer {
     let turn = if resources::is_watching(&call) {
         None
     } else {
-        match worker.gate.turn().await {
+        match worker.gate.turn(resources::class(&call)).await {
             Ok(turn) => Some(turn),
             Err(refusal) => return refusal.into_answer(),
         }

@@ -25,6 +25,7 @@ mod metrics;
 mod path;
 mod pipeline;
 mod policy;
+mod rates;
 mod redact;
 mod resources;
 mod scan;
@@ -37,6 +38,7 @@ mod trail;
 
 pub use door::{About, AuditPorts, FrontDoor, LeasePorts, MinterPorts, SealPorts};
 pub use limits::Limits;
+pub use rates::{Rate, Rates};
 pub use selfsigned::ensure as ensure_self_signed;
 pub use server::{Running, ServerConfig, ServerError, serve};
 pub use tls::{Certificate, TlsError};

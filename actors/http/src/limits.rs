@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Refusal;
+use crate::rates::Rates;
 
 /// The bounds of the front door.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +21,15 @@ pub struct Limits {
     pub body_bytes: usize,
     /// All bodies in flight together, in bytes.
     pub bodies_bytes: usize,
-    /// How many requests are worked on at once; more wait for [`Self::queue`].
+    /// How many reads are worked on at once, half as many changes, and half as many logins made.
     pub requests: usize,
-    /// How long a request may wait for its turn.
+    /// How long a read or a change may wait for its turn. Short: what is answered late was better
+    /// refused at once, since its caller asks again.
     pub queue: Duration,
+    /// How long a login and what ends access may wait for their turn.
+    pub patience: Duration,
+    /// How fast one client may come.
+    pub rates: Rates,
     /// How long the head of a connection's first request may take.
     pub head: Duration,
     /// How long a connection may be idle between requests.
@@ -45,8 +51,10 @@ impl Default for Limits {
         Self {
             body_bytes: 2 << 20,
             bodies_bytes: 256 << 20,
-            requests: 1024,
-            queue: Duration::from_secs(5),
+            requests: 512,
+            queue: Duration::from_millis(20),
+            patience: Duration::from_secs(5),
+            rates: Rates::default(),
             head: Duration::from_secs(5),
             keep_alive: Duration::from_secs(75),
             body: Duration::from_secs(30),
@@ -61,11 +69,28 @@ impl Default for Limits {
 /// The largest body of a request without a token, in bytes: shares are small.
 pub(crate) const ANONYMOUS: usize = 64 << 10;
 
+/// Places that are kept for what must go on however many ask for the rest.
+const VITAL: usize = 256;
+
+/// What waits for what: a flood of one kind takes no place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Unsealing, sealing, and what ends or prolongs access.
+    Vital,
+    /// What is made in a database.
+    Mint,
+    /// What else changes something.
+    Change,
+    /// The rest.
+    Read,
+}
+
 /// The bounds, and how much of them is taken; one for all workers.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) limits: Limits,
-    turns: Arc<Semaphore>,
+    turns: [Arc<Semaphore>; 4],
+    places: usize,
     bodies: Arc<AtomicUsize>,
 }
 
@@ -98,16 +123,20 @@ impl Reservation {
 impl Gate {
     /// Bounds that nobody has taken anything of.
     pub(crate) fn new(limits: Limits) -> Self {
+        let half = limits.requests.div_ceil(2);
+        let places = [VITAL, half, half, limits.requests];
         Self {
             limits,
-            turns: Arc::new(Semaphore::new(limits.requests)),
+            turns: places.map(|places| Arc::new(Semaphore::new(places))),
+            places: places.iter().sum(),
             bodies: Arc::new(AtomicUsize::new(0)),
         }
     }
 
     /// How many requests are being worked on.
     pub(crate) fn in_flight(&self) -> usize {
-        self.limits.requests.saturating_sub(self.turns.available_permits())
+        let free = self.turns.iter().map(|turns| turns.available_permits()).sum();
+        self.places.saturating_sub(free)
     }
 
     /// How many bytes of bodies are in flight.
@@ -116,16 +145,24 @@ impl Gate {
     }
 
     /// Waits for the request's turn.
-    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+    pub(crate) async fn turn(&self, class: Class) -> Result<OwnedSemaphorePermit, Refusal> {
+        let [vital, mints, changes, reads] = &self.turns;
+        let (turns, wait) = match class {
+            Class::Vital => (vital, self.limits.patience),
+            Class::Mint => (mints, self.limits.patience),
+            Class::Change => (changes, self.limits.queue),
+            Class::Read => (reads, self.limits.queue),
+        };
+        if let Ok(turn) = Arc::clone(turns).try_acquire_owned() {
             return Ok(turn);
         }
-        let turn = Arc::clone(&self.turns).acquire_owned();
-        if let Ok(Ok(turn)) = tokio::time::timeout(self.limits.queue, turn).await {
+        let turn = Arc::clone(turns).acquire_owned();
+        if let Ok(Ok(turn)) = tokio::time::timeout(wait, turn).await {
             return Ok(turn);
         }
         let text = "too many requests in flight, try again";
-        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing())
+        // The body is read: the connection can go on, which is cheaper than another handshake.
+        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text))
     }
 
     /// Reads a body within all bounds, and at most `most` bytes of it.
@@ -214,10 +251,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_waits_for_its_turn_but_not_for_ever() {
         let gate = Gate::new(Limits { requests: 1, ..Limits::default() });
-        let turn = gate.turn().await.unwrap();
-        assert_eq!(gate.turn().await.unwrap_err().status.as_u16(), 429);
-        drop(turn);
-        assert!(gate.turn().await.is_ok());
+        for class in [Class::Mint, Class::Change, Class::Read] {
+            let turn = gate.turn(class).await.unwrap();
+            assert_eq!(gate.turn(class).await.unwrap_err().status.as_u16(), 429);
+            drop(turn);
+            assert!(gate.turn(class).await.is_ok());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_full_of_one_kind_has_room_for_the_others() {
+        let gate = Gate::new(Limits { requests: 2, ..Limits::default() });
+        let _reads = [gate.turn(Class::Read).await.unwrap(), gate.turn(Class::Read).await.unwrap()];
+        let _mint = gate.turn(Class::Mint).await.unwrap();
+        let _change = gate.turn(Class::Change).await.unwrap();
+        assert_eq!(gate.in_flight(), 4);
+        for class in [Class::Read, Class::Mint, Class::Change] {
+            assert!(gate.turn(class).await.is_err(), "{class:?}");
+        }
+        assert!(gate.turn(Class::Vital).await.is_ok(), "access is ended all the same");
     }
 
     #[test]

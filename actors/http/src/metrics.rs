@@ -9,6 +9,7 @@ pub(crate) struct Metrics {
     by_class: [AtomicU64; 6],
     micros: AtomicU64,
     panics: AtomicU64,
+    turned_away: AtomicU64,
 }
 
 impl Metrics {
@@ -19,6 +20,17 @@ impl Metrics {
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Counts a request that came too fast.
+    pub(crate) fn turned_away(&self, took: Duration) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+        self.count(429, took);
+    }
+
+    /// Requests that came too fast.
+    pub(crate) fn too_fast(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     /// Counts a panic that was caught.

@@ -79,7 +79,7 @@ fn unit(bytes: &mut std::slice::Iter<'_, u8>) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Catalogue: CVE-2025-6203, CVE-2025-59043, CVE-2025-12044.
+    /// Catalogue: CVE-2025-6203, CVE-2025-59043.
     #[test]
     fn depth_and_width_have_bounds() {
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));

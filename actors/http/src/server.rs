@@ -19,6 +19,7 @@ use crate::door::{FrontDoor, Worker};
 use crate::front::front;
 use crate::limits::{Gate, Limits};
 use crate::metrics::Metrics;
+use crate::rates::Turnstile;
 use crate::tls::{self, Certificate, TlsError};
 
 /// How many connections may wait to be accepted.
@@ -87,7 +88,8 @@ where
             let worker = slot.get_or_insert_with(|| {
                 actix_rt::spawn(sweep(patience));
                 let (gate, metrics) = (Arc::clone(&gate), Arc::clone(&metrics));
-                Rc::new(Worker { door: factory(), gate, metrics })
+                let turnstile = RefCell::new(Turnstile::new(gate.limits.rates));
+                Rc::new(Worker { door: factory(), gate, turnstile, metrics })
             });
             Rc::clone(worker)
         })

@@ -100,6 +100,8 @@ fn front_door(page: &mut Page, worker: &Worker) {
     let _ = writeln!(page.0, "mssm_http_request_seconds_total {:.6}", metrics.seconds());
     let panics = metrics.panics();
     page.one("mssm_http_panics_total", "counter", "Panics caught.", panics);
+    let help = "Requests of clients that came too fast.";
+    page.one("mssm_http_rate_limited_total", "counter", help, metrics.too_fast());
     let in_flight = u64::try_from(worker.gate.in_flight()).unwrap_or(u64::MAX);
     page.one("mssm_http_requests_in_flight", "gauge", "Requests worked on.", in_flight);
     let bytes = u64::try_from(worker.gate.bytes_in_flight()).unwrap_or(u64::MAX);

@@ -14,6 +14,7 @@ mod sys;
 mod tokens;
 mod ui;
 
+use actix_web::http::Method;
 use mssm_domain::Caller;
 use mssm_messages::engine::EngineKind;
 use mssm_messages::kv::{Exists, KvPath, Space};
@@ -23,6 +24,7 @@ use crate::answer::Answer;
 use crate::call::{Call, Verb};
 use crate::door::{NEAR, Worker, ask};
 use crate::error::Refusal;
+use crate::limits::Class;
 use crate::pipeline::Visit;
 
 /// The paths that are answered without a token, also while sealed.
@@ -100,6 +102,30 @@ pub(crate) fn is_open(call: &Call) -> bool {
 pub(crate) fn is_watching(call: &Call) -> bool {
     let open = Open::of(call.trimmed(), call.verb);
     matches!(open, Some(Open::Health | Open::SealStatus | Open::Leader | Open::ReadInit))
+}
+
+/// The same of a request whose path is not parsed yet.
+pub(crate) fn is_watched(method: &Method, path: &str) -> bool {
+    let watched = ["/v1/sys/health", "/v1/sys/seal-status", "/v1/sys/leader", "/sys/seal-status"];
+    matches!(*method, Method::GET | Method::HEAD) && watched.contains(&path)
+}
+
+/// What a request waits with for its turn.
+pub(crate) fn class(call: &Call) -> Class {
+    let path = call.trimmed();
+    let ends = ["sys/leases/", "sys/", "auth/token/"].iter().any(|prefix| {
+        let rest = path.strip_prefix(prefix).unwrap_or_default();
+        rest.starts_with("revoke") || rest.starts_with("renew")
+    });
+    match call.verb {
+        Verb::Write if ends || matches!(path, "sys/unseal" | "sys/init" | "sys/seal") => {
+            Class::Vital
+        }
+        Verb::Write | Verb::Patch | Verb::Delete => Class::Change,
+        // Whose mount it is is not known yet: a secret of such a name waits with the logins.
+        Verb::Read if path.rsplit('/').nth(1) == Some("creds") => Class::Mint,
+        Verb::Read | Verb::List => Class::Read,
+    }
 }
 
 /// True for what may be asked by HEAD.

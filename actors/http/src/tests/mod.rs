@@ -158,7 +158,7 @@ async fn a_body_that_makes_no_sense_is_a_400_without_its_values() {
     assert!(!format!("{:?}", world.state().audit).contains(CANARY));
 }
 
-/// Catalogue: CVE-2025-6203, CVE-2025-59043, CVE-2025-12044.
+/// Catalogue: CVE-2025-6203, CVE-2025-59043.
 #[actix_web::test]
 async fn a_large_body_is_read_only_for_a_token_that_lives() {
     let world = World::new();

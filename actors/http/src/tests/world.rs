@@ -1,5 +1,6 @@
 //! A front door whose actors are fakes that remember.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -32,7 +33,7 @@ use uuid::Uuid;
 use crate::door::{About, AuditPorts, FrontDoor, LeasePorts, MinterPorts, SealPorts, Worker};
 use crate::front::front;
 use crate::limits::{Gate, Limits};
-use crate::metrics::Metrics;
+use crate::rates::Turnstile;
 
 /// A secret that must not be seen where it does not belong.
 pub(crate) const CANARY: &str = "canary-7f3a";
@@ -130,7 +131,8 @@ impl World {
         let keys = FakeKeys::start();
         let door = door(&state, &keys);
         let gate = Arc::new(Gate::new(Limits::default()));
-        let worker = Rc::new(Worker { door, gate, metrics: Arc::new(Metrics::default()) });
+        let turnstile = RefCell::new(Turnstile::new(gate.limits.rates));
+        let worker = Rc::new(Worker { door, gate, turnstile, metrics: Arc::default() });
         Self { worker, state, keys }
     }
 

@@ -1,0 +1,142 @@
+//! More than can be served: who is refused, who is not, and what goes on whatever is refused.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{CREATE, Client, Database, Login, Options, Server, Stopwatch, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn limited(limits: &str) -> Server {
+    Server::ready(Options { more: format!("[limits]\n{limits}"), ..Options::default() })
+}
+
+/// Catalogue: CVE-2025-12044.
+#[test]
+fn strangers_are_turned_away_before_they_are_read_and_nobody_else_is() {
+    let server = limited("strangers_per_second = 5");
+    let root = server.root();
+    root.get("sys/mounts").expect(200);
+    let deep = format!("{{\"key\":{}}}", "[".repeat(50_000));
+    let mut turned_away = 0;
+    for client in [server.client(), server.client().with_token("s.nobody")] {
+        for _ in 0..200 {
+            let answer = client.send("POST", "secret/data/a", &[], Some(&deep));
+            if answer.status == 429 {
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                assert!(answer.errors().contains("rate limit quota exceeded"), "{}", answer.text);
+                turned_away += 1;
+            }
+        }
+    }
+    assert!(turned_away > 200, "{turned_away}");
+    // Nothing of it was written down, and who was known is served on the same address.
+    assert!(server.audit_lines().len() < 400, "{}", server.audit_lines().len());
+    for _ in 0..200 {
+        root.get("sys/mounts").expect(200);
+    }
+    for path in ["sys/health", "sys/seal-status", "sys/leader"] {
+        for _ in 0..100 {
+            server.client().get(path).expect(200);
+        }
+    }
+    let metrics = root.get("sys/metrics").expect(200).text;
+    let counted = metrics.lines().any(|line| {
+        line.strip_prefix("mssm_http_rate_limited_total ").is_some_and(|number| number != "0")
+    });
+    assert!(counted, "{metrics}");
+}
+
+#[test]
+fn a_token_has_a_rate_where_one_is_set() {
+    let server = limited("per_second_per_token = 10");
+    let root = server.root();
+    let other = server.with_new_token(json!({"policies": ["root"]}));
+    let served = |client: &Client| {
+        let mut statuses = (0..120).map(|_| client.get("sys/mounts").status);
+        statuses.by_ref().take_while(|status| *status == 200).count()
+    };
+    assert!(served(&root) < 120);
+    assert!(served(&other) > 15, "another token has a rate of its own");
+    eventually("it is served again", SOON, || (root.get("sys/mounts").status == 200).then_some(()));
+}
+
+#[test]
+fn while_logins_are_shed_access_is_ended_all_the_same() {
+    let database = Database::shared();
+    let server = limited("requests_in_flight = 2");
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let client = server.with_new_token(json!({"policies": ["root"], "ttl": "1h"}));
+    let logins = [Login::mint(&root, "db/creds/app"), Login::mint(&root, "db/creds/app")];
+    let slow = json!({
+        "db_name": "main",
+        "creation_statements": [CREATE, "SELECT pg_sleep(7)"],
+        "verify": false,
+    });
+    root.post("db/roles/slow", slow).expect(200);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| root.get("db/creds/slow").status);
+        eventually("a login is being made", SOON, || {
+            let sql = "SELECT query FROM pg_stat_activity WHERE query LIKE '%pg_sleep(7)%'";
+            (database.query(sql).len() > 1).then_some(())
+        });
+        let shed = scope.spawn(|| root.get("db/creds/app"));
+        let watch = Stopwatch::start();
+        let renew = json!({"lease_id": logins[0].lease, "increment": "90m"});
+        root.put("sys/leases/renew", renew).expect(200);
+        let revoke = json!({"lease_id": logins[1].lease, "sync": true});
+        root.put("sys/leases/revoke", revoke).expect(204);
+        client.post("auth/token/renew-self", json!({})).expect(200);
+        root.get("secret/data/a").expect(404);
+        root.post("secret/data/a", json!({"data": {"v": 1}})).expect(200);
+        root.get("sys/health").expect(200);
+        assert!(watch.elapsed() < Duration::from_secs(5), "{:?}", watch.elapsed());
+        assert!(!database.has_role(&logins[1].user));
+        let shed = shed.join().unwrap().refused(429, "too many requests in flight");
+        assert_eq!(shed.header("retry-after"), Some("1"));
+        assert_eq!(first.join().unwrap(), 200);
+    });
+}
+
+#[test]
+fn two_thousand_slow_connections_do_not_touch_good_ones() {
+    let server = Server::open();
+    let root = server.root();
+    root.post("secret/data/a", json!({"data": {"v": 1}})).expect(200);
+    let slowest = || {
+        let each = (0..100).map(|_| {
+            let watch = Stopwatch::start();
+            root.get("secret/data/a").expect(200);
+            watch.elapsed()
+        });
+        each.max().unwrap()
+    };
+    let quiet = slowest();
+    let mut slow: Vec<TcpStream> =
+        (0..2_000).map(|_| TcpStream::connect(("127.0.0.1", server.port())).unwrap()).collect();
+    // Some say a little and then nothing, some speak TLS and never end their head.
+    for stream in slow.iter_mut().step_by(3) {
+        let _ = stream.write_all(&[0x16, 3, 1]);
+    }
+    let heads: Vec<_> = (0..40)
+        .map(|_| {
+            let mut raw = server.raw();
+            raw.send(b"GET /v1/secret/data/a HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
+            raw
+        })
+        .collect();
+    let crowded = slowest();
+    let bound = Duration::from_millis(250).max(quiet * 4);
+    assert!(crowded < bound, "{crowded:?}, and {quiet:?} without them");
+    // New ones come through as well.
+    for _ in 0..5 {
+        let watch = Stopwatch::start();
+        server.client().get("sys/health").expect(200);
+        assert!(watch.elapsed() < Duration::from_secs(3), "{:?}", watch.elapsed());
+    }
+    drop((slow, heads));
+}
