@@ -11,8 +11,10 @@ use mssm_messages::minter::{
 };
 
 use crate::book::{Book, connection_path, damaged};
-use crate::dsn::masked;
+use crate::dsn::{Dsn, masked};
+use crate::marker;
 use crate::pool::Live;
+use crate::quote::literal;
 use crate::record::{ConnectionRecord, encode};
 use crate::rolecheck::check_rotation;
 use crate::roles;
@@ -40,6 +42,7 @@ pub(crate) async fn write(
         Some((version, record)) => (version, record),
         None => (0, ConnectionRecord::new(generate_id(book))),
     };
+    let before = if over > 0 { Some(user_of(&record)?) } else { None };
     let verifies = patch.verify_connection != Some(false);
     let superseded = root::apply(book, &mut record, &mut patch)?;
     let mut warnings = apply(&mut record, patch)?;
@@ -60,7 +63,7 @@ pub(crate) async fn write(
         if let Some(pending) = superseded {
             root::supersede(book, &record, &live, &pending).await?;
         }
-        let seen = live.facts.system_identifier;
+        let seen = live.facts.system_identifier.clone();
         if leads_elsewhere(&record, seen.as_deref()) {
             leaving = Some(book.leave(mount, name)?);
             let count = book.count_leases(record.id).await?;
@@ -70,6 +73,8 @@ pub(crate) async fn write(
                 )));
             }
             record.id = generate_id(book);
+        } else if before.is_some_and(|before| spec.config.get_user() != Some(before.as_str())) {
+            check_heir(book, &record, &live).await?;
         }
         adopt_server(&mut record, seen, &mut warnings);
     }
@@ -85,6 +90,44 @@ pub(crate) async fn write(
 fn leads_elsewhere(record: &ConnectionRecord, seen: Option<&str>) -> bool {
     let known = record.system_identifier.as_deref();
     known.zip(seen).is_some_and(|(known, seen)| known != seen)
+}
+
+/// Whom a definition logs in as.
+fn user_of(record: &ConnectionRecord) -> Result<String, EngineError> {
+    // EXPOSE: read for the user alone.
+    let dsn = Dsn::parse(record.connection_url.expose()).map_err(EngineError::Invalid)?;
+    Ok(dsn.username(&record.username).unwrap_or_default())
+}
+
+/// A new user must be able to end what the one before made: from PostgreSQL 16 on that takes the ADMIN
+/// OPTION on each login, before that the right to make roles.
+async fn check_heir(
+    book: &Book,
+    record: &ConnectionRecord,
+    live: &Live,
+) -> Result<(), EngineError> {
+    if live.facts.superuser || book.count_leases(record.id).await? == 0 {
+        return Ok(());
+    }
+    let may = if live.facts.version >= 160_000 {
+        "pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION')"
+    } else {
+        "(SELECT rolcreaterole FROM pg_roles WHERE rolname = current_user)"
+    };
+    let sql = format!(
+        "SELECT count(*) FROM pg_roles r WHERE NOT {may} \
+         AND starts_with(shobj_description(r.oid, 'pg_authid'), {})",
+        literal(&marker::prefix(book.cluster()?))
+    );
+    let rows = live.run(&sql).await.map_err(|error| EngineError::Unavailable(error.public()))?;
+    match rows.first().and_then(|row| row.first()?.as_deref()) {
+        Some("0") => Ok(()),
+        count => Err(EngineError::Invalid(format!(
+            "the new user may not end {} logins that the one before made: GRANT each to it WITH ADMIN \
+             OPTION, or revoke them first",
+            count.unwrap_or("some")
+        ))),
+    }
 }
 
 fn adopt_server(record: &mut ConnectionRecord, seen: Option<String>, warnings: &mut Vec<String>) {

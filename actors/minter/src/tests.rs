@@ -2,6 +2,7 @@
 
 mod custom;
 mod definitions;
+mod estate;
 mod fake;
 mod fencing;
 mod hiding;

@@ -6,7 +6,7 @@ use mssm_messages::engine::Outcome;
 use mssm_messages::minter::RolePatch;
 use mssm_testkit::TestPostgres;
 
-use super::laden::{Admin, Estate, build};
+use super::estate::{Admin, Estate, build};
 use crate::testing::CREATE;
 
 fn role(field: &str, texts: &[String]) -> RolePatch {

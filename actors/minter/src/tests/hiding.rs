@@ -3,7 +3,7 @@
 use mssm_messages::engine::Outcome;
 use mssm_testkit::TestPostgres;
 
-use super::laden::{Admin, Estate};
+use super::estate::{Admin, Estate};
 
 #[actix_rt::test]
 async fn a_login_that_sleeps_before_it_shows_is_ended_too() {

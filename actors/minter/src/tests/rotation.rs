@@ -81,7 +81,7 @@ impl Place {
 }
 
 impl Rig {
-    async fn rotate_root(&self) -> Result<(), EngineError> {
+    pub(super) async fn rotate_root(&self) -> Result<(), EngineError> {
         let name = ConnectionName::parse("main").unwrap();
         self.minter.send(RotateRoot { mount: self.mount, name }).await.unwrap()
     }

@@ -185,3 +185,26 @@ async fn a_new_password_that_is_not_let_in_is_told() {
         "{warnings:?}"
     );
 }
+
+/// From PostgreSQL 16 on it takes the ADMIN OPTION on the user; before, the right to make roles.
+#[actix_rt::test]
+async fn an_admin_who_may_only_create_roles_changes_static_users_and_itself() {
+    let place = Place::new().await;
+    let fixed_user = format!("{}_fixed", place.database.name);
+    place.sql(&format!("CREATE ROLE {fixed_user} LOGIN PASSWORD '{FIRST}'")).await;
+    let rig = place.rig(place.as_user()).await;
+    let version = place.admin.query_one("SHOW server_version_num", &[]).await.unwrap();
+    if version.get::<_, String>(0).parse::<u32>().unwrap() >= 160_000 {
+        let error = rig.fixed(fixed(&[&fixed_user])).await.unwrap_err().to_string();
+        assert!(error.contains("permission denied"), "{error}");
+        place.sql(&format!("GRANT {fixed_user} TO {} WITH ADMIN OPTION", place.user)).await;
+    }
+    rig.fixed(fixed(&[&fixed_user])).await.unwrap();
+    let credentials = rig.credentials().await.unwrap();
+    assert!(place.accepts(&fixed_user, credentials.password.expose()).await);
+    rig.rotate_fixed(false).await.unwrap();
+    assert!(!place.accepts(&fixed_user, credentials.password.expose()).await);
+    rig.rotate_root().await.unwrap();
+    assert!(!place.accepts(&place.user, FIRST).await);
+    rig.rotate_fixed(false).await.unwrap();
+}
