@@ -30,6 +30,7 @@ mod failure;
 mod generic;
 mod hints;
 mod input;
+mod jwt;
 mod kv;
 mod lease;
 mod login;

@@ -4,6 +4,8 @@
 //! system arbiter, leases and databases share another, and every HTTP worker starts its own
 //! replicas. Nobody knows anybody but by the ports handed over here.
 
+mod door;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,9 +16,10 @@ use mssm_access::{AccessKeeper, AccessReplica};
 use mssm_audit::{AuditWriter, FileBackend, HeadConfig, HeadKeeper};
 use mssm_domain::{BootId, Clock, Random, generate_uuid};
 use mssm_http::{
-    About, AuditPorts, Certificate, FrontDoor, LeasePorts, MinterPorts, Running, SealPorts,
-    ServerConfig,
+    About, AuditPorts, Certificate, FrontDoor, JwtKeeperPorts, JwtPorts, JwtSignerPorts,
+    LeasePorts, MinterPorts, Running, SealPorts, ServerConfig,
 };
+use mssm_jwt::{JwtKeeper, JwtSigner};
 use mssm_kv::KvEngine;
 use mssm_lease::{LeaseConfig, LeaseManager};
 use mssm_messages::audit::{Append, Reopen};
@@ -30,14 +33,14 @@ use mssm_messages::{Barrier, Port};
 use mssm_minter::{LeaseManagerPorts, Minter, MinterConfig};
 use mssm_mounts::{MountKeeper, MountReplica};
 use mssm_seal::{KeeperConfig, KeyReplica, Link, RootKeySource, SealKeeper};
-use mssm_storage::{StorageHandle, StorageKind};
+use mssm_storage::StorageHandle;
 use tokio::sync::oneshot;
 
 use crate::Wishes;
 use crate::bounds::bounds;
 use crate::chronicle::Chronicle;
 use crate::clock::{OsRandom, SystemClock};
-use crate::config::{Config, SealConfig, TlsConfig};
+use crate::config::{Config, SealConfig};
 use crate::databases::ConfiguredDatabases;
 
 /// How long requests in flight may take when the server is told to stop.
@@ -108,11 +111,11 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     let (storage, storage_handle) = mssm_storage::open(&config.storage, move |reason| {
         let _ = poison.send(reason);
     })?;
-    let certificate = certificate(&config)?;
+    let certificate = door::certificate(&config)?;
     let log = FileBackend::keeping(&config.audit.file, config.audit.keep);
     let (audit, audit_thread) = AuditWriter::start(log, Arc::clone(&clock), config.audit.rotation)?;
 
-    let about = about(&config, boot, clock.as_ref());
+    let about = door::about(&config, boot, clock.as_ref());
     let root_key = match config.seal {
         SealConfig::Shamir => RootKeySource::Shamir,
         SealConfig::Static(key) => RootKeySource::Static(key),
@@ -171,26 +174,17 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     })
 }
 
-fn about(config: &Config, boot: BootId, clock: &dyn Clock) -> About {
-    About {
-        storage_type: storage_name(config.storage.kind),
-        audit_path: config.audit.file.display().to_string(),
-        open_metrics: config.limits.open_metrics,
-        boot,
-        started_at: clock.now(),
-    }
-}
-
 /// Starts the owners of small state on the system arbiter, beside those that have their own.
 fn start_owners(ground: &Ground, lease: Addr<LeaseManager>, minter: Addr<Minter>) -> Owners {
     let barrier = ground.barrier().1;
     let (clock, random) = (Arc::clone(&ground.clock), Arc::clone(&ground.random));
     let kv = KvEngine::new(barrier.clone(), Arc::clone(&clock)).start();
-    let engines = unmount_ports(&minter, &kv);
+    let jwt = JwtKeeper::new(barrier.clone(), Arc::clone(&clock), Arc::clone(&random)).start();
+    let engines = unmount_ports(&minter, &kv, &jwt);
     let mounts =
         MountKeeper::new(barrier.clone(), lease.clone().into(), engines, Arc::clone(&random));
     let access = AccessKeeper::new(barrier, lease.clone().into(), clock, random).start();
-    Owners { access, mounts: mounts.start(), lease, minter, seal: ground.seal.clone() }
+    Owners { access, jwt, mounts: mounts.start(), lease, minter, seal: ground.seal.clone() }
 }
 
 /// Whom the seal keeper asks and tells, in order: what answers needs its state before what asks.
@@ -200,12 +194,13 @@ fn link(
     configured: Addr<ConfiguredDatabases>,
     head: Addr<HeadKeeper>,
 ) -> Link {
-    let Owners { access, mounts, lease, minter, seal: _ } = owners.clone();
+    let Owners { access, jwt, mounts, lease, minter, seal: _ } = owners.clone();
     let stages = Stages {
         founders: vec![mounts.clone().recipient(), access.clone().recipient()],
         openers: vec![
             mounts.clone().recipient(),
             access.clone().recipient(),
+            jwt.clone().recipient(),
             minter.clone().recipient(),
             configured.recipient(),
             lease.clone().recipient(),
@@ -216,6 +211,7 @@ fn link(
             head.clone().recipient(),
             mounts.recipient(),
             access.recipient(),
+            jwt.recipient(),
             minter.recipient(),
             lease.recipient(),
             chronicle.clone().recipient(),
@@ -228,6 +224,7 @@ fn link(
 #[derive(Clone)]
 struct Owners {
     access: Addr<AccessKeeper>,
+    jwt: Addr<JwtKeeper>,
     mounts: Addr<MountKeeper>,
     lease: Addr<LeaseManager>,
     minter: Addr<Minter>,
@@ -238,10 +235,16 @@ struct Owners {
 fn front_door(ground: &Ground, owners: &Owners, audit: AuditPorts, about: Arc<About>) -> FrontDoor {
     let (keys, barrier) = ground.barrier();
     let kv = KvEngine::new(barrier.clone(), Arc::clone(&ground.clock)).start();
+    let (clock, random) = (Arc::clone(&ground.clock), Arc::clone(&ground.random));
+    let signer = JwtSigner::start(&owners.jwt, barrier.clone(), clock, random);
     FrontDoor {
         access: AccessReplica::start(&owners.access, barrier, Arc::clone(&ground.clock)),
         tokens: AccessKeeper::ports(&owners.access),
         mounts: MountReplica::start(&owners.mounts),
+        jwt: JwtPorts {
+            keeper: JwtKeeperPorts::new(&owners.jwt),
+            signer: JwtSignerPorts::new(&signer),
+        },
         kv: KvPorts::new(&kv),
         keys,
         leases: LeasePorts::new(&owners.lease),
@@ -326,31 +329,14 @@ async fn on_arbiter<A: Actor>(
 fn unmount_ports(
     minter: &Addr<Minter>,
     kv: &Addr<KvEngine>,
+    jwt: &Addr<JwtKeeper>,
 ) -> BTreeMap<EngineKind, Port<Unmount>> {
     BTreeMap::from([
         (EngineKind::Database, minter.clone().into()),
+        (EngineKind::JwtSigner, jwt.clone().into()),
         (EngineKind::Kv, kv.clone().into()),
         (EngineKind::Cubbyhole, kv.clone().into()),
     ])
-}
-
-fn certificate(config: &Config) -> Result<Arc<Certificate>, StartError> {
-    Ok(match &config.tls {
-        TlsConfig::Files { certificate, key } => Certificate::load(certificate, key)?,
-        TlsConfig::SelfSigned => {
-            let host = config.address.ip().to_string();
-            let (certificate, key) = mssm_http::ensure_self_signed(&config.storage.folder, &host)?;
-            Certificate::load(certificate, key)?
-        }
-    })
-}
-
-const fn storage_name(kind: StorageKind) -> &'static str {
-    match kind {
-        StorageKind::Embedded => "embedded",
-        StorageKind::File => "file",
-        StorageKind::Memory => "inmem",
-    }
 }
 
 impl Server {

@@ -9,6 +9,7 @@ use super::audit::AuditCommand;
 use super::db::DbCommand;
 use super::failure::Failure;
 use super::generic::{self, PathArgs, WriteArgs};
+use super::jwt::JwtCommand;
 use super::kv::KvCommand;
 use super::lease::LeaseCommand;
 use super::login::{self, LoginArgs};
@@ -18,7 +19,7 @@ use super::secrets::SecretsCommand;
 use super::session::Session;
 use super::settings::GlobalFlags;
 use super::token::TokenCommand;
-use super::{db, kv, lease, operator, policy, secrets, status, token};
+use super::{db, jwt, kv, lease, operator, policy, secrets, status, token};
 
 /// Keeps secrets encrypted at rest and hands out database logins that live for minutes.
 #[derive(Debug, Parser)]
@@ -137,6 +138,9 @@ pub(crate) enum ClientCommand {
     /// Databases: connections, roles, short-lived logins
     #[command(subcommand)]
     Db(DbCommand),
+    /// Signed tokens: keys that rotate, roles, verification
+    #[command(subcommand)]
+    Jwt(JwtCommand),
     /// How long what was handed out lives
     #[command(subcommand)]
     Lease(LeaseCommand),
@@ -163,6 +167,7 @@ pub(crate) fn run(command: &ClientCommand, session: &mut Session<'_>) -> Result<
         ClientCommand::Policy(command) => policy::run(command, session),
         ClientCommand::Kv(command) => kv::run(command, session),
         ClientCommand::Db(command) => db::run(command, session),
+        ClientCommand::Jwt(command) => jwt::run(command, session),
         ClientCommand::Lease(command) => lease::run(command, session),
         ClientCommand::Secrets(command) => secrets::run(command, session),
         ClientCommand::Read(args) => generic::read(args, session),
@@ -202,6 +207,8 @@ mod tests {
             "mssm secrets enable -path kv -version 2 kv",
             "mssm write -f sys/rotate",
             "mssm operator unseal -",
+            "mssm jwt sign -ttl=5m -field token app order=7",
+            "mssm jwt verify -audience a -audience b -",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
         }

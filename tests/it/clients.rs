@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::harness::{Database, Options, Server, skipped};
 
 /// A script in `clients/`.
@@ -35,6 +37,43 @@ fn installed(package: &str, module: &str) -> Result<PathBuf, String> {
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::rename(making.keep(), &folder).map_err(|error| error.to_string())?;
     Ok(folder)
+}
+
+/// Installs a package of npm once, below the build's folder; says why not if it cannot.
+fn installed_by_npm(package: &str) -> Result<PathBuf, String> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target"));
+    let folder = target.join("clients").join("npm").join(package);
+    if folder.join("node_modules").join(package).join("package.json").exists() {
+        return Ok(folder);
+    }
+    let beside = folder.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(beside).map_err(|error| error.to_string())?;
+    // Made beside and moved into place, so that a half installed one is never found.
+    let making = tempfile::tempdir_in(beside).map_err(|error| error.to_string())?;
+    let ran = Command::new("npm")
+        .args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
+        .arg(making.path())
+        .arg(package)
+        .output();
+    let ran = ran.map_err(|error| format!("no npm: {error}"))?;
+    if !ran.status.success() {
+        return Err(String::from_utf8_lossy(&ran.stderr).into_owned());
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::rename(making.keep(), &folder).map_err(|error| error.to_string())?;
+    Ok(folder)
+}
+
+/// A key and a role of every algorithm.
+fn with_signing_keys(server: &Server) {
+    let root = server.root();
+    for algorithm in ["EdDSA", "ES256", "ES384", "RS256", "PS256"] {
+        let name = algorithm.to_lowercase();
+        root.post(&format!("jwt/keys/main-{name}"), json!({"algorithm": algorithm})).expect(204);
+        let role = json!({"key": format!("main-{name}"), "audience": "shop",
+            "subject": "{{token.display_name}}"});
+        root.post(&format!("jwt/roles/app-{name}"), role).expect(204);
+    }
 }
 
 /// A client that knows this server and nothing else of this machine.
@@ -87,6 +126,35 @@ fn the_python_client_hvac_works_unchanged() {
         .env("PYTHONPATH", folder)
         .env("MSSM_SHARES", server.shares.join(","));
     succeeds(with_database(&mut python, &database));
+}
+
+#[test]
+fn pyjwt_believes_the_tokens_and_nothing_else() {
+    // Its cryptography is what brings the algorithms along.
+    let folder = match installed("pyjwt[crypto]", "jwt") {
+        Ok(folder) => folder,
+        Err(reason) => return skipped(&format!("PyJWT: {reason}")),
+    };
+    let server = Server::open();
+    with_signing_keys(&server);
+    let mut python = client("python3", &server);
+    python.arg(script("jwt_pyjwt.py")).env("PYTHONPATH", folder);
+    succeeds(&mut python);
+}
+
+#[test]
+fn jose_of_javascript_believes_the_tokens_and_nothing_else() {
+    let folder = match installed_by_npm("jose") {
+        Ok(folder) => folder,
+        Err(reason) => return skipped(&format!("jose, the JavaScript library: {reason}")),
+    };
+    let server = Server::open();
+    with_signing_keys(&server);
+    let mut node = client("node", &server);
+    node.arg(script("jwt_jose.mjs"))
+        .env("JOSE", folder)
+        .env("NODE_EXTRA_CA_CERTS", server.certificate_file());
+    succeeds(&mut node);
 }
 
 #[test]

@@ -94,6 +94,38 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "db/static-roles/a"),
     ("GET", "db/static-creds/a"),
     ("POST", "db/rotate-role/a"),
+    ("GET", "jwt/config"),
+    ("POST", "jwt/config"),
+    ("LIST", "jwt/keys"),
+    ("GET", "jwt/keys/a"),
+    ("POST", "jwt/keys/a"),
+    ("DELETE", "jwt/keys/gone"),
+    ("GET", "jwt/keys/a/config"),
+    ("POST", "jwt/keys/a/config"),
+    ("POST", "jwt/keys/a/rotate"),
+    ("POST", "jwt/keys/a/trim"),
+    ("LIST", "jwt/roles"),
+    ("GET", "jwt/roles/a"),
+    ("POST", "jwt/roles/a"),
+    ("DELETE", "jwt/roles/a"),
+    ("POST", "jwt/sign/a"),
+    ("GET", "jwt/token/a"),
+    ("POST", "jwt/verify"),
+    ("POST", "jwt/introspect"),
+    ("POST", "jwt/revoke"),
+    ("GET", "identity/oidc/config"),
+    ("POST", "identity/oidc/config"),
+    ("LIST", "identity/oidc/key"),
+    ("GET", "identity/oidc/key/a"),
+    ("POST", "identity/oidc/key/a"),
+    ("DELETE", "identity/oidc/key/gone"),
+    ("POST", "identity/oidc/key/a/rotate"),
+    ("LIST", "identity/oidc/role"),
+    ("GET", "identity/oidc/role/a"),
+    ("POST", "identity/oidc/role/a"),
+    ("DELETE", "identity/oidc/role/a"),
+    ("GET", "identity/oidc/token/a"),
+    ("POST", "identity/oidc/introspect"),
 ];
 
 /// What is answered without a token. This list may only shrink.
@@ -106,6 +138,11 @@ const OPEN: &[(&str, &str)] = &[
     ("PUT", "sys/unseal"),
     // Shows what a mount wishes to show to everybody: nothing, unless tuned.
     ("GET", "sys/internal/ui/mounts"),
+    // Public keys, for whoever verifies what was signed; answered by an open server alone.
+    ("GET", "jwt/.well-known/openid-configuration"),
+    ("GET", "jwt/.well-known/jwks.json"),
+    ("GET", "identity/oidc/.well-known/openid-configuration"),
+    ("GET", "identity/oidc/.well-known/keys"),
 ];
 
 fn body(verb: &str) -> Option<&'static str> {

@@ -32,6 +32,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod jwt;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod kv;

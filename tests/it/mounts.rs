@@ -10,9 +10,14 @@ use crate::harness::{Database, Login, Server, eventually};
 fn a_new_server_has_its_usual_mounts() {
     let server = Server::open();
     let answer = server.root().get("sys/mounts").expect(200);
-    for (path, kind) in
-        [("secret/", "kv"), ("db/", "database"), ("cubbyhole/", "cubbyhole"), ("sys/", "system")]
-    {
+    for (path, kind) in [
+        ("secret/", "kv"),
+        ("db/", "database"),
+        ("cubbyhole/", "cubbyhole"),
+        ("identity/", "identity"),
+        ("jwt/", "jwt-signer"),
+        ("sys/", "system"),
+    ] {
         for level in [&answer.json, answer.data()] {
             assert_eq!(level[path]["type"], json!(kind), "{path}");
             assert!(level[path]["accessor"].is_string() && level[path]["uuid"].is_string());

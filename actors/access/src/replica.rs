@@ -1,6 +1,7 @@
 //! The actor on each HTTP worker that answers who asks, and may they.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,9 +53,16 @@ struct State {
     address: Option<WeakAddr<AccessReplica>>,
 }
 
+/// Who holds a token, and what it says of them.
+#[derive(Clone)]
+struct Holder {
+    caller: Arc<Caller>,
+    metadata: Arc<BTreeMap<String, String>>,
+}
+
 /// A token seen lately.
 struct Known {
-    caller: Arc<Caller>,
+    holder: Holder,
     ancestors: Vec<TokenId>,
     alive_until: Option<Timestamp>,
 }
@@ -124,7 +132,7 @@ impl Desk {
             let changes = {
                 let mut state = self.state.borrow_mut();
                 if let Some(known) = state.known(id, now) {
-                    return state.decide(Arc::clone(&known.caller), &path, listing, None);
+                    return state.decide(known.holder.clone(), &path, listing, None);
                 }
                 state.changes
             };
@@ -138,14 +146,17 @@ impl Desk {
                 // The keeper spoke while this was being read: it may be about this token.
                 continue;
             }
-            let caller = Arc::new(living.token.caller(living.alive_until));
+            let holder = Holder {
+                caller: Arc::new(living.token.caller(living.alive_until)),
+                metadata: Arc::new(living.token.view.metadata),
+            };
             let known = Known {
-                caller: Arc::clone(&caller),
+                holder: holder.clone(),
                 ancestors: living.ancestors,
                 alive_until: living.alive_until,
             };
             state.tokens.insert(id, Rc::new(known));
-            return state.decide(caller, &path, listing, None);
+            return state.decide(holder, &path, listing, None);
         }
         Err(AccessError::Internal)
     }
@@ -160,7 +171,8 @@ impl Desk {
         let spent = self.keeper.send(Spend(id)).await.map_err(|_| AccessError::Internal)??;
         let mut state = self.state.borrow_mut();
         let last_view = spent.last_view.map(Arc::new);
-        state.decide(Arc::new(spent.caller), path, listing, last_view)
+        let holder = Holder { caller: Arc::new(spent.caller), metadata: Arc::new(spent.metadata) };
+        state.decide(holder, path, listing, last_view)
     }
 
     /// What a caller's policies allow, or `Sealed`.
@@ -186,7 +198,7 @@ impl State {
 
     fn decide(
         &mut self,
-        caller: Arc<Caller>,
+        Holder { caller, metadata }: Holder,
         path: &CanonicalPath,
         listing: bool,
         last_view: Option<Arc<TokenView>>,
@@ -202,6 +214,7 @@ impl State {
             let parameters = None;
             return Ok(Authorized {
                 caller,
+                metadata,
                 capabilities,
                 parameters,
                 granting,
@@ -218,6 +231,7 @@ impl State {
         };
         Ok(Authorized {
             caller,
+            metadata,
             capabilities: granted.map(|granted| granted.capabilities).unwrap_or_default(),
             parameters: granted.and_then(|granted| granted.parameters.clone()),
             granting: granted.map(|granted| granted.granting.clone()).unwrap_or_default(),

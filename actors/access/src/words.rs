@@ -1,5 +1,6 @@
 //! What the keeper and its replicas say to each other, and to nobody else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -48,6 +49,8 @@ pub(crate) struct Spend(pub(crate) TokenId);
 pub(crate) struct Spent {
     /// Who asks.
     pub(crate) caller: Caller,
+    /// What the token says of its holder.
+    pub(crate) metadata: BTreeMap<String, String>,
     /// The token as this leaves it, if it was the last.
     pub(crate) last_view: Option<TokenView>,
 }

@@ -55,6 +55,8 @@ pub(crate) struct Answer {
     pub(crate) handed: Option<Handed>,
     /// True if the connection ends with this answer.
     pub(crate) close: bool,
+    /// How many seconds anybody may keep it; most may not be kept at all.
+    pub(crate) max_age: Option<u64>,
     mount_type: &'static str,
 }
 
@@ -71,6 +73,7 @@ impl Answer {
             errors: Vec::new(),
             handed: None,
             close: false,
+            max_age: None,
             mount_type: "",
         }
     }
@@ -147,6 +150,11 @@ impl Answer {
     /// With a lease.
     pub(crate) fn with_lease(self, lease: LeasePart) -> Self {
         Self { lease: Some(lease), ..self }
+    }
+
+    /// One that anybody may see and keep for so many seconds.
+    pub(crate) fn for_all(self, max_age: u64) -> Self {
+        Self { max_age: Some(max_age), ..self }
     }
 
     /// With what ends if this does not reach its caller.

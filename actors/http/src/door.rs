@@ -13,7 +13,7 @@ use mssm_messages::audit::{Append, ReadStatus};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
 use mssm_messages::mounts::MountPorts;
-use mssm_messages::{Port, PortError, lease, minter, reconcile, rotation, seal};
+use mssm_messages::{Port, PortError, jwt, lease, minter, reconcile, rotation, seal};
 
 use crate::error::{Refusal, unreachable};
 use crate::limits::Gate;
@@ -138,6 +138,59 @@ ports! {
     }
 }
 
+ports! {
+    /// How the front door reaches the owner of signing keys.
+    JwtKeeperPorts {
+        /// Changes a mount's settings.
+        write_config: jwt::WriteConfig,
+        /// Makes keys or changes them.
+        write_key: jwt::WriteKey,
+        /// Rotates a key.
+        rotate_key: jwt::RotateKey,
+        /// Takes previous keys away.
+        trim_key: jwt::TrimKey,
+        /// Removes keys.
+        delete_key: jwt::DeleteKey,
+        /// Stores a role.
+        write_role: jwt::WriteRole,
+        /// Removes a role.
+        delete_role: jwt::DeleteRole,
+        /// Revokes a signed token.
+        revoke: jwt::RevokeJti,
+    }
+}
+
+ports! {
+    /// How the front door reaches the signer on its own arbiter.
+    JwtSignerPorts {
+        /// Signs.
+        sign: jwt::Sign,
+        /// Verifies.
+        verify: jwt::Verify,
+        /// Reads a mount's settings.
+        config: jwt::ReadConfig,
+        /// Reads keys.
+        read_key: jwt::ReadKey,
+        /// Lists keys.
+        list_keys: jwt::ListKeys,
+        /// Reads a role.
+        read_role: jwt::ReadRole,
+        /// Lists roles.
+        list_roles: jwt::ListRoles,
+        /// All public keys of a mount.
+        jwks: jwt::ReadJwks,
+    }
+}
+
+/// How the front door reaches the jwt engine.
+#[derive(Clone, Debug)]
+pub struct JwtPorts {
+    /// Changes what is stored.
+    pub keeper: JwtKeeperPorts,
+    /// Answers from what is in force.
+    pub signer: JwtSignerPorts,
+}
+
 /// How the front door reaches the audit log.
 #[derive(Clone, Debug)]
 pub struct AuditPorts {
@@ -156,6 +209,8 @@ pub struct FrontDoor {
     pub tokens: TokenPorts,
     /// The worker's mount table and the keeper of mounts.
     pub mounts: MountPorts,
+    /// The jwt engine: its owner, and the worker's signer.
+    pub jwt: JwtPorts,
     /// The worker's kv engine.
     pub kv: KvPorts,
     /// The worker's key replica.
@@ -179,6 +234,8 @@ pub struct FrontDoor {
 /// What the server says of itself.
 #[derive(Clone, Debug)]
 pub struct About {
+    /// Where others reach the server, as `https://mssm.example:8200`.
+    pub api_addr: String,
     /// The name of the storage, for `sys/seal-status`.
     pub storage_type: &'static str,
     /// The audit log's file, for `sys/audit`.

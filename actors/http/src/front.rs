@@ -167,8 +167,12 @@ async fn limited(worker: Rc<Worker>, call: Call) -> Answer {
 fn send(mut answer: Answer, id: RequestId, head: bool) -> HttpResponse {
     let status = answer.sent_status();
     let mut response = HttpResponse::build(status);
+    let cache = match answer.max_age {
+        Some(seconds) => format!("public, max-age={seconds}"),
+        None => "no-store".to_owned(),
+    };
     response
-        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::CACHE_CONTROL, cache))
         .insert_header((header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
     if matches!(status, StatusCode::TOO_MANY_REQUESTS) {

@@ -36,7 +36,10 @@ mod tests;
 mod tls;
 mod trail;
 
-pub use door::{About, AuditPorts, FrontDoor, LeasePorts, MinterPorts, SealPorts};
+pub use door::{
+    About, AuditPorts, FrontDoor, JwtKeeperPorts, JwtPorts, JwtSignerPorts, LeasePorts,
+    MinterPorts, SealPorts,
+};
 pub use limits::Limits;
 pub use rates::{Rate, Rates};
 pub use selfsigned::ensure as ensure_self_signed;

@@ -41,7 +41,7 @@ impl Visit {
 
 /// Answers a request whose body is there.
 pub(crate) async fn answer(worker: Rc<Worker>, call: Call) -> Answer {
-    if let Some(open) = resources::open(&worker, &call) {
+    if let Some(open) = resources::open(&worker, &call).await {
         return answer_open(worker, call, open).await;
     }
     match admit(&worker, &call).await {

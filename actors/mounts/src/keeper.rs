@@ -168,6 +168,15 @@ impl Core {
             let plain = plain.map_err(mssm_messages::BarrierError::from)?;
             mounts.push(Arc::new(record::mount(&plain.bytes)?));
         }
+        // A store from before a mount that every server has gets it now.
+        let lacks = |wanted: &Mount| !mounts.iter().any(|mount| mount.prefix == wanted.prefix);
+        let defaults = rules::defaults(self.random.as_ref())?;
+        let missing: Vec<_> =
+            defaults.into_iter().filter(|mount| mount.built_in && lacks(mount)).collect();
+        for mount in missing {
+            self.store(&mount).await?;
+            mounts.push(Arc::new(mount));
+        }
         Ok(MountTable::new(mounts))
     }
 

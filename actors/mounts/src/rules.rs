@@ -12,10 +12,12 @@ pub(crate) const MOUNTS_MAX: usize = 400;
 const RESERVED: [&str; 5] = ["sys/", "auth/", "identity/", "audit/", "raw/"];
 
 /// The mounts of a new store: prefix, engine, kv version, whether it must stay, and for whom it is.
-const DEFAULTS: [(&str, EngineKind, u8, bool, &str); 5] = [
+const DEFAULTS: [(&str, EngineKind, u8, bool, &str); 7] = [
     ("auth/token", EngineKind::Token, 0, true, "token based credentials"),
     ("cubbyhole", EngineKind::Cubbyhole, 0, true, "per-token private secret storage"),
     ("db", EngineKind::Database, 0, false, "database logins that live for minutes"),
+    ("identity", EngineKind::Identity, 0, true, "identity store"),
+    ("jwt", EngineKind::JwtSigner, 0, false, "signed tokens"),
     ("secret", EngineKind::Kv, 2, false, "key/value secret storage"),
     ("sys", EngineKind::System, 0, true, "system endpoints used for control and policy"),
 ];
@@ -61,8 +63,8 @@ fn mountable(kind: EngineKind, version: u8) -> Result<u8, MountError> {
         (EngineKind::Kv, 0 | 1) => Ok(1),
         (EngineKind::Kv, 2) => Ok(2),
         (EngineKind::Kv, _) => Err(MountError::Invalid("kv has versions 1 and 2".to_owned())),
-        (EngineKind::Cubbyhole | EngineKind::Database, _) => Ok(0),
-        (EngineKind::System | EngineKind::Token, _) => {
+        (EngineKind::Cubbyhole | EngineKind::Database | EngineKind::JwtSigner, _) => Ok(0),
+        (EngineKind::Identity | EngineKind::System | EngineKind::Token, _) => {
             Err(MountError::Invalid(format!("{} cannot be mounted again", kind.name())))
         }
     }

@@ -101,7 +101,10 @@ async fn a_new_store_has_the_default_mounts() {
     let fixture = opened(&MemoryStore::new(), 0).await;
     let table = fixture.table().await;
     let prefixes: Vec<_> = table.iter().map(|mount| mount.prefix.as_str().to_owned()).collect();
-    assert_eq!(prefixes, ["auth/token/", "cubbyhole/", "db/", "secret/", "sys/"]);
+    assert_eq!(
+        prefixes,
+        ["auth/token/", "cubbyhole/", "db/", "identity/", "jwt/", "secret/", "sys/"]
+    );
     assert_eq!(owner(&table, "db/creds/app").unwrap(), "db/ creds/app");
     assert_eq!(owner(&table, "nope/x"), None);
 }
@@ -203,7 +206,7 @@ async fn no_more_is_mounted_than_a_store_opens_with() {
         let enabled = fixture.enable(&format!("kv{number}"), EngineKind::Kv).await;
         refused += usize::from(enabled.is_err());
     }
-    assert_eq!(refused, 5, "the default mounts count");
+    assert_eq!(refused, 7, "the default mounts count");
     let table = opened(&store.copy(), 0).await.table().await;
     assert_eq!(table.iter().count(), crate::rules::MOUNTS_MAX);
 }
@@ -242,4 +245,19 @@ async fn a_worker_that_is_held_up_holds_nobody_up_and_gets_the_table_all_the_sam
     tokio::time::sleep(std::time::Duration::from_mins(1)).await;
     let last = told.lock().unwrap().last().cloned().unwrap();
     assert_eq!(owner(&last.table.unwrap(), "kv2/a").unwrap(), "kv2/ a");
+}
+
+#[actix_rt::test]
+async fn a_store_from_before_a_built_in_mount_gets_it_when_it_is_opened() {
+    let store = MemoryStore::new();
+    let identities = |table: &MountTable| {
+        let found = table.iter().filter(|mount| mount.kind == EngineKind::Identity);
+        found.map(|mount| (mount.id, mount.built_in)).collect::<Vec<_>>()
+    };
+    let first = identities(&*opened(&store, 0).await.table().await);
+    let path = RecordPath::new(&["mount", &first[0].0.to_string()]);
+    store.tamper(&mssm_testkit::FakeKeys::stored_key(&path), None);
+    let second = identities(&*opened(&store, 0).await.table().await);
+    assert!(matches!(second.as_slice(), [(_, true)]), "{second:?}");
+    assert_eq!(identities(&*opened(&store, 0).await.table().await), second);
 }

@@ -1,4 +1,5 @@
-//! Envelopes, keyring, shares, hidden names, fingerprints, SCRAM verifiers and audit chains.
+//! Envelopes, keyring, shares, hidden names, fingerprints, SCRAM verifiers, audit chains and the keys
+//! that sign tokens.
 //!
 //! No actor, no input, no output; time and randomness come in through `mssm_domain`. What is public
 //! cannot be misused by its types: nobody outside chooses a nonce, no key prints itself, every
@@ -12,6 +13,7 @@ mod checksum;
 pub mod envelope;
 pub mod fingerprint;
 mod hazmat;
+pub mod jose;
 mod key;
 pub mod keyring;
 pub mod names;

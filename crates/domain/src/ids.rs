@@ -122,6 +122,10 @@ text_id! {
     ConnectionName, "connection name", "1 to 128 letters, digits, '_', '.', '@' or '-'", is_name
 }
 text_id! {
+    /// The name of a set of signing keys within its mount: 1 to 128 of `[A-Za-z0-9_.@-]`.
+    KeyName, "key name", "1 to 128 letters, digits, '_', '.', '@' or '-'", is_name
+}
+text_id! {
     /// The public handle of a token: 24 characters of base62. Lets one act on a token unseen.
     Accessor, "accessor", "24 letters or digits",
     |text| text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())

@@ -24,7 +24,7 @@ pub use document::Document;
 pub use error::{ErrorKind, Fault};
 pub use expiry::ExpiryIndex;
 pub use ids::{
-    Accessor, BootId, ClusterId, ConnectionId, ConnectionName, Invalid, LeaseId, MountId,
+    Accessor, BootId, ClusterId, ConnectionId, ConnectionName, Invalid, KeyName, LeaseId, MountId,
     PolicyName, RequestId, RoleName, Term, TokenId,
 };
 pub use lease::{Lease, LeaseState};

@@ -42,6 +42,8 @@ pub struct Authorize {
 pub struct Authorized {
     /// Who asks.
     pub caller: Arc<Caller>,
+    /// What the token says of its holder, for engines that use it.
+    pub metadata: Arc<BTreeMap<String, String>>,
     /// What they may do here; `Deny` alone or nothing at all means no.
     pub capabilities: Capabilities,
     /// What the request's parameters must be, if the rule says.

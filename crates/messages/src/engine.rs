@@ -20,6 +20,10 @@ pub enum EngineKind {
     Cubbyhole,
     /// Database logins.
     Database,
+    /// Signed tokens in the paths of Vault's identity tokens: `identity/oidc/`.
+    Identity,
+    /// Signed tokens.
+    JwtSigner,
     /// Static secrets.
     Kv,
     /// The server itself: `sys/`.
@@ -30,14 +34,23 @@ pub enum EngineKind {
 
 impl EngineKind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Cubbyhole, Self::Database, Self::Kv, Self::System, Self::Token];
+    pub const ALL: [Self; 7] = [
+        Self::Cubbyhole,
+        Self::Database,
+        Self::Identity,
+        Self::JwtSigner,
+        Self::Kv,
+        Self::System,
+        Self::Token,
+    ];
 
     /// The name on the wire and in records.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cubbyhole => "cubbyhole",
             Self::Database => "database",
+            Self::Identity => "identity",
+            Self::JwtSigner => "jwt-signer",
             Self::Kv => "kv",
             Self::System => "system",
             Self::Token => "token",

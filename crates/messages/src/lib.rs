@@ -12,6 +12,7 @@ mod barrier;
 pub mod engine;
 pub mod failpoint;
 mod guard;
+pub mod jwt;
 pub mod keys;
 pub mod kv;
 pub mod lease;

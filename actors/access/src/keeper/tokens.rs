@@ -94,9 +94,10 @@ impl Desk {
             };
             let Living { mut token, version, alive_until, .. } = living;
             let caller = token.caller(alive_until);
+            let metadata = token.view.metadata.clone();
             let last_use = token.view.num_uses == 1;
             let committed = match token.view.num_uses {
-                0 => return Ok(Spent { caller, last_view: None }),
+                0 => return Ok(Spent { caller, metadata, last_view: None }),
                 1 => {
                     let changes = Self::end_changes(&token, version, false)?;
                     self.barrier.commit(changes).await.map_err(Conflict::from)
@@ -112,7 +113,8 @@ impl Desk {
                         self.settle(vec![msg.0], LINGER).await;
                     }
                     token.view.num_uses = 0;
-                    return Ok(Spent { caller, last_view: last_use.then_some(token.view) });
+                    let last_view = last_use.then_some(token.view);
+                    return Ok(Spent { caller, metadata, last_view });
                 }
                 Err(Conflict::Changed) => {}
                 Err(Conflict::Failed(error)) => return Err(error),

@@ -1,11 +1,13 @@
 //! What lies below each path: one file a resource.
 
 mod database;
+mod jwt;
 mod kv1;
 mod kv2;
 mod leases;
 mod metrics;
 mod mounts;
+mod oidc;
 mod policies;
 mod reconcile;
 mod rotations;
@@ -13,6 +15,7 @@ mod seal;
 mod sys;
 mod tokens;
 mod ui;
+mod wellknown;
 
 use actix_web::http::Method;
 use mssm_domain::Caller;
@@ -26,9 +29,10 @@ use crate::door::{NEAR, Worker, ask};
 use crate::error::Refusal;
 use crate::limits::Class;
 use crate::pipeline::Visit;
+use wellknown::WellKnown;
 
-/// The paths that are answered without a token, also while sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The paths that are answered without a token, most of them also while sealed.
+#[derive(Clone, Debug)]
 pub(crate) enum Open {
     /// `sys/health`.
     Health,
@@ -46,6 +50,8 @@ pub(crate) enum Open {
     Metrics,
     /// `sys/internal/ui/mounts` without a token.
     Mounts,
+    /// What verifiers of signed tokens ask.
+    WellKnown(WellKnown),
 }
 
 impl Open {
@@ -62,12 +68,12 @@ impl Open {
     }
 
     /// True for what changes something, and is written down.
-    pub(crate) const fn audited(self) -> bool {
+    pub(crate) const fn audited(&self) -> bool {
         matches!(self, Self::Init | Self::Unseal)
     }
 
     /// Answers.
-    pub(crate) async fn answer(self, worker: &Worker, call: &Call) -> Result<Answer, Refusal> {
+    pub(crate) async fn answer(&self, worker: &Worker, call: &Call) -> Result<Answer, Refusal> {
         match self {
             Self::Health => seal::health(worker, call).await,
             Self::SealStatus => seal::status(worker).await,
@@ -77,12 +83,16 @@ impl Open {
             Self::Unseal => seal::unseal(worker, call).await,
             Self::Metrics => Ok(metrics::answer(worker).await),
             Self::Mounts => ui::shown_to_all(worker).await,
+            Self::WellKnown(document) => document.answer(worker).await,
         }
     }
 }
 
 /// The open path of a request, if it is one.
-pub(crate) fn open(worker: &Worker, call: &Call) -> Option<Open> {
+pub(crate) async fn open(worker: &Worker, call: &Call) -> Option<Open> {
+    if let Some(document) = wellknown::asked(worker, call).await {
+        return Some(Open::WellKnown(document));
+    }
     if worker.door.about.open_metrics && call.trimmed() == "sys/metrics" {
         return (call.verb == Verb::Read).then_some(Open::Metrics);
     }
@@ -130,15 +140,27 @@ pub(crate) fn class(call: &Call) -> Class {
 
 /// True for what may be asked by HEAD.
 pub(crate) fn answers_head(call: &Call) -> bool {
-    Open::of(call.trimmed(), call.verb) == Some(Open::Health)
+    matches!(Open::of(call.trimmed(), call.verb), Some(Open::Health))
 }
 
 /// True if a visit may change something: it is written down before it acts.
 pub(crate) fn changes(visit: &Visit) -> bool {
     match visit.call.verb {
+        // Their answer is all that comes of them, and it leaves after its line is written.
+        Verb::Write if signs_or_looks(visit) => false,
         Verb::Write | Verb::Patch | Verb::Delete => true,
         Verb::Read => visit.mount.kind == EngineKind::Database && visit.rest().starts_with("creds"),
         Verb::List => false,
+    }
+}
+
+/// True for a write that signs or examines a token.
+fn signs_or_looks(visit: &Visit) -> bool {
+    let (head, _) = visit.rest().split_once('/').unwrap_or((visit.rest(), ""));
+    match visit.mount.kind {
+        EngineKind::JwtSigner => matches!(head, "sign" | "verify" | "introspect"),
+        EngineKind::Identity => visit.trimmed() == "oidc/introspect",
+        _ => false,
     }
 }
 
@@ -171,7 +193,23 @@ pub(crate) async fn exists(
             database::exists(worker, mount.id, head == "roles", tail).await
         }
         (EngineKind::Database, "static-roles") => rotations::exists(worker, mount.id, tail).await,
-        (EngineKind::Database | EngineKind::System | EngineKind::Token, _) => Ok(true),
+        (EngineKind::JwtSigner, "keys" | "roles") if !tail.contains('/') => {
+            jwt::exists(worker, mount.id, head == "roles", tail).await
+        }
+        (EngineKind::Identity, "oidc") => match tail.split_once('/') {
+            Some((kind @ ("key" | "role"), name)) if !name.contains('/') => {
+                jwt::exists(worker, mount.id, kind == "role", name).await
+            }
+            _ => Ok(true),
+        },
+        (
+            EngineKind::Database
+            | EngineKind::Identity
+            | EngineKind::JwtSigner
+            | EngineKind::System
+            | EngineKind::Token,
+            _,
+        ) => Ok(true),
     }
 }
 
@@ -207,6 +245,8 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         EngineKind::System => sys::answer(visit).await,
         EngineKind::Token => tokens::answer(visit).await,
         EngineKind::Database => database::answer(visit).await,
+        EngineKind::Identity => oidc::answer(visit).await,
+        EngineKind::JwtSigner => jwt::answer(visit).await,
         EngineKind::Kv if visit.mount.version == 2 => kv2::answer(visit).await,
         EngineKind::Cubbyhole | EngineKind::Kv => kv1::answer(visit).await,
     }?;

@@ -135,8 +135,8 @@ async fn enable(visit: &Visit, prefix: Prefix) -> Result<Answer, Refusal> {
     let (kind, fixed) = match kind.as_str() {
         "kv-v1" | "generic" => (Some(EngineKind::Kv), Some(1)),
         "kv-v2" => (Some(EngineKind::Kv), Some(2)),
-        // Both are the server's own.
-        "system" | "token" => (None, None),
+        // These are the server's own.
+        "identity" | "system" | "token" => (None, None),
         other => (EngineKind::parse(other), None),
     };
     let kind = kind.ok_or_else(|| Refusal::invalid("plugin not found in the catalog"))?;

@@ -1,5 +1,6 @@
 //! The way of a request, with actors that are fakes.
 
+mod jwt;
 mod world;
 
 use mssm_domain::policy::ParameterRules;

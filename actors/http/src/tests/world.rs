@@ -41,7 +41,7 @@ pub(crate) const CANARY: &str = "canary-7f3a";
 const TAIL: &str = "0123456789abcdefghijABCD";
 
 /// An actor that answers one kind of message with a closure.
-struct Fake<M: Message>(Box<dyn FnMut(M) -> M::Result>);
+pub(super) struct Fake<M: Message>(Box<dyn FnMut(M) -> M::Result>);
 
 impl<M: Message + 'static> Actor for Fake<M> {
     type Context = Context<Self>;
@@ -55,7 +55,7 @@ impl<M: Message + 'static> Handler<M> for Fake<M> {
     }
 }
 
-fn fake<M>(answer: impl FnMut(M) -> M::Result + 'static) -> Addr<Fake<M>>
+pub(super) fn fake<M>(answer: impl FnMut(M) -> M::Result + 'static) -> Addr<Fake<M>>
 where
     M: Message + Send + 'static,
     M::Result: Send,
@@ -65,7 +65,7 @@ where
 }
 
 /// A port of something that no test asks.
-fn nobody<M>() -> Addr<Fake<M>>
+pub(super) fn nobody<M>() -> Addr<Fake<M>>
 where
     M: Message + Send + 'static,
     M::Result: Send,
@@ -212,6 +212,7 @@ fn authorize(state: &Shared, question: &Authorize) -> Result<Authorized, AccessE
     };
     Ok(Authorized {
         caller: caller(policy),
+        metadata: Arc::default(),
         capabilities: capabilities.ok_or(AccessError::NoToken)?,
         parameters: state.lock().unwrap().rules.clone(),
         granting: vec![PolicyName::parse(policy).unwrap()],
@@ -264,6 +265,8 @@ fn table() -> Arc<MountTable> {
         mount(4, "kv1", EngineKind::Kv, 1),
         mount(5, "db", EngineKind::Database, 0),
         mount(6, "cubbyhole", EngineKind::Cubbyhole, 0),
+        mount(7, "jwt", EngineKind::JwtSigner, 0),
+        mount(8, "identity", EngineKind::Identity, 0),
     ]))
 }
 
@@ -287,6 +290,7 @@ fn door(state: &Shared, keys: &FakeKeys) -> FrontDoor {
             tune: fake(|_| Ok(())).into(),
             disable: nobody().into(),
         },
+        jwt: super::jwt::ports(),
         kv: kv(state),
         keys: keys.port(),
         leases: leases(state),
@@ -309,6 +313,7 @@ fn door(state: &Shared, keys: &FakeKeys) -> FrontDoor {
         clock: Arc::new(TestClock::new()),
         random: Arc::new(SeededRandom::new(1)),
         about: Arc::new(About {
+            api_addr: "https://mssm.example:8200".to_owned(),
             storage_type: "memory",
             audit_path: "/var/log/mssm/audit.log".to_owned(),
             open_metrics: false,

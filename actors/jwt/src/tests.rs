@@ -1,0 +1,7 @@
+//! The engine over a store in memory and a clock that the tests turn.
+
+mod hostile;
+mod rig;
+mod roles;
+mod rotating;
+mod signing;
