@@ -302,3 +302,90 @@ fn a_request_is_proved_to_somebody_who_has_the_key_and_no_log() {
     let missed = server.cli(&["audit", "verify", "-key", &key, "-head", &head, &cut]);
     assert!(String::from_utf8(missed.stderr).unwrap().contains("was cut off"));
 }
+
+/// The request line of the last request for a path.
+#[track_caller]
+fn asked(server: &Server, path: &str) -> Value {
+    let lines = server.audit_lines();
+    let of_path = lines
+        .into_iter()
+        .rev()
+        .find(|line| line["type"] == json!("response") && line["request"]["path"] == json!(path));
+    of_path.expect("its line")
+}
+
+#[test]
+fn a_value_is_found_in_the_log_by_its_hash() {
+    let server = Server::open();
+    let root = server.root();
+    root.post("secret/data/a", json!({"data": {"word": "canary-word", "pin": 7}})).expect(200);
+    let hash = |input: &str| {
+        let answer = root.post("sys/audit-hash/file", json!({ "input": input })).expect(200);
+        answer.text_at("/data/hash")
+    };
+    let data = asked(&server, "secret/data/a")["request"]["data"]["data"].clone();
+    assert_eq!(data["word"], json!(hash("canary-word")));
+    assert_eq!(data["pin"], json!(hash("7")));
+    let accessor = root.get("auth/token/lookup-self").expect(200).text_at("/data/accessor");
+    assert_eq!(asked(&server, "secret/data/a")["auth"]["accessor"], json!(hash(&accessor)));
+    root.post("sys/audit-hash/other", json!({"input": "x"})).refused(400, "unknown audit backend");
+    root.post("sys/audit-hash/file", json!({})).refused(400, "input");
+}
+
+#[test]
+fn a_mount_says_what_may_stand_in_clear_and_whether_names_are_hashed() {
+    let server = Server::open();
+    let root = server.root();
+    let rules = json!({
+        "audit_non_hmac_request_keys": ["options"], "audit_non_hmac_response_keys": "metadata,x",
+    });
+    root.post("sys/mounts/secret/tune", rules).expect(204);
+    let tuned = root.get("sys/mounts/secret/tune").expect(200);
+    assert_eq!(tuned.data()["audit_non_hmac_response_keys"], json!(["metadata", "x"]));
+    let body =
+        json!({"data": {"metadata": "canary-1", "options": "canary-2"}, "options": {"cas": 0}});
+    root.post("secret/data/a", body).expect(200);
+    root.get("secret/data/a").expect(200);
+    let text = server.audit_text();
+    assert!(!text.contains("canary"), "rules are for the data's own members alone");
+    let line = asked(&server, "secret/data/a");
+    assert_eq!(line["response"]["data"]["metadata"]["version"], json!("1"));
+    root.post("sys/mounts/secret/tune", json!({"audit_hmac_names": true})).expect(204);
+    root.post("secret/data/b", json!({"data": {"canary-name": 1}})).expect(200);
+    root.get("secret/data/b").expect(200);
+    assert!(!server.audit_text().contains("canary-name"));
+    let mut server = server;
+    server.stop();
+    server.again();
+    server.unseal();
+    let tuned = server.root().get("sys/mounts/secret/tune").expect(200);
+    assert_eq!(tuned.data()["audit_non_hmac_request_keys"], json!(["options"]));
+    assert_eq!(tuned.data()["audit_hmac_names"], json!(true));
+}
+
+#[test]
+fn headers_are_written_down_by_an_allow_list() {
+    let server = Server::open();
+    let root = server.root();
+    let headers = [("X-Shown", "canary-shown"), ("X-Hashed", "canary-hashed"), ("X-Other", "o")];
+    let read = || {
+        root.send("GET", "sys/key-status", &headers, None).expect(200);
+        asked(&server, "sys/key-status")["request"]["headers"].clone()
+    };
+    assert_eq!(read(), Value::Null);
+    root.put("sys/config/auditing/request-headers/X-Shown", json!({})).expect(204);
+    root.put("sys/config/auditing/request-headers/x-hashed", json!({"hmac": true})).expect(204);
+    root.put("sys/config/auditing/request-headers/X-Vault-Token", json!({})).expect(204);
+    let shown = read();
+    assert_eq!(shown["x-shown"], json!(["canary-shown"]));
+    assert!(shown["x-hashed"][0].as_str().unwrap().starts_with("hmac-sha256:"));
+    // A token is hashed whatever was asked.
+    assert!(shown["x-vault-token"][0].as_str().unwrap().starts_with("hmac-sha256:"), "{shown}");
+    assert!(!server.audit_text().contains("canary-hashed"));
+    let list = root.get("sys/config/auditing/request-headers").expect(200);
+    assert_eq!(list.data()["headers"]["x-hashed"]["hmac"], json!(true));
+    let one = root.get("sys/config/auditing/request-headers/X-Shown").expect(200);
+    assert_eq!(one.data()["x-shown"]["hmac"], json!(false));
+    root.delete("sys/config/auditing/request-headers/X-Shown").expect(204);
+    assert_eq!(read()["x-shown"], Value::Null);
+}

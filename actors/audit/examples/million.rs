@@ -55,6 +55,7 @@ fn exchange(number: u32) -> Vec<Entry> {
         mount_type: "kv",
         mount_accessor: "kv_1a2b3c4d".to_owned(),
         data: Redacted::Null,
+        headers: Redacted::Null,
         remote_address: "10.0.0.1".to_owned(),
         remote_port: 4711,
     };

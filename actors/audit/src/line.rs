@@ -73,6 +73,8 @@ struct RequestShape<'a> {
     client_token_accessor: Option<Hash<'a>>,
     namespace: Namespace,
     data: Shown<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<Shown<'a>>,
     remote_address: &'a str,
     remote_port: u16,
 }
@@ -141,6 +143,13 @@ impl Serialize for Shown<'_> {
                 }
                 map.end()
             }
+            Redacted::HashedMap(members) => {
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                for (name, value) in members {
+                    map.serialize_entry(&Hash(name), &Shown(value))?;
+                }
+                map.end()
+            }
         }
     }
 }
@@ -204,6 +213,7 @@ fn request<'a>(who: &'a Who, asked: &'a Asked) -> RequestShape<'a> {
         client_token_accessor: who.accessor.as_ref().map(Hash),
         namespace: Namespace { id: "root" },
         data: Shown(&asked.data),
+        headers: (asked.headers != Redacted::Null).then_some(Shown(&asked.headers)),
         remote_address: &asked.remote_address,
         remote_port: asked.remote_port,
     }

@@ -156,6 +156,7 @@ async fn an_exchange_is_written_in_vaults_shape() {
         mount_type: "database",
         mount_accessor: "database_1a2b3c4d".to_owned(),
         data: Redacted::Null,
+        headers: Redacted::Null,
         remote_address: "127.0.0.1".to_owned(),
         remote_port: 4711,
     };

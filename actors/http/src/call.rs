@@ -126,6 +126,25 @@ pub(crate) struct Call {
     pub(crate) remote: Option<SocketAddr>,
     /// What the body is said to be.
     pub(crate) media: Media,
+    /// The headers, of which the audit log may show some.
+    pub(crate) headers: Headers,
+}
+
+/// The headers of a request. Prints nothing: the token is among them.
+pub(crate) struct Headers(HttpRequest);
+
+impl Headers {
+    /// Every value of one header, as text.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
+        let values = self.0.headers().get_all(name);
+        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+}
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Headers(..)")
+    }
 }
 
 impl Call {
@@ -160,6 +179,7 @@ impl Call {
             idempotency_key: idempotency_key(headers)?,
             remote: request.peer_addr(),
             media: Media::of(headers),
+            headers: Headers(request.clone()),
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mssm_domain::policy::Capability;
 use mssm_messages::access::{Authorize, Authorized};
+use mssm_messages::engine::EngineKind;
 use mssm_messages::mounts::{Mount, MountTable, ReadTable};
 use mssm_messages::{failpoint, guarded_async};
 
@@ -88,6 +89,8 @@ async fn admit(worker: &Rc<Worker>, call: &Call) -> Result<Admitted, (Refusal, K
         Ok(table) => table,
         Err(refusal) => return Err((refusal, known)),
     };
+    let system = table.iter().find(|mount| mount.kind == EngineKind::System);
+    known.headers = system.filter(|mount| !mount.audit.headers.is_empty()).map(Arc::clone);
     let resolved = table.resolve(&call.path).map(|(mount, rest)| (Arc::clone(mount), rest.len()));
     known.mount = resolved.as_ref().map(|(mount, _)| Arc::clone(mount));
     let Some(token) = &call.token else { return Err((Refusal::no_token(), known)) };

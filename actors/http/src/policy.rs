@@ -95,7 +95,7 @@ fn needs_sudo(call: &Call) -> bool {
         | "sys/rotate/keyring"
         | "sys/remount"
         | "sys/leases" => true,
-        _ if at("sys/audit") || at("sys/raw") => true,
+        _ if at("sys/audit") || at("sys/raw") || at("sys/config/auditing") => true,
         _ if below("sys/auth") => call.verb.has_body(),
         _ if at("sys/leases/lookup") => call.verb == Verb::List,
         _ => {

@@ -1,5 +1,6 @@
 //! A request's lines in the audit log: before the effect, or with the answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mssm_domain::{Caller, SecretBytes};
@@ -26,6 +27,22 @@ pub(crate) struct Known {
     pub(crate) allowed: bool,
     /// Vault's word for what is done.
     pub(crate) operation: &'static str,
+    /// The mount whose rules say which headers are written down.
+    pub(crate) headers: Option<Arc<Mount>>,
+}
+
+impl Known {
+    /// What the mount's rules leave in clear of a request, and whether names are hashed.
+    fn of_request(&self) -> (&[String], bool) {
+        let rules = self.mount.as_deref().map(|mount| &mount.audit);
+        rules.map_or((&[], false), |rules| (&rules.clear_request, rules.hash_names))
+    }
+
+    /// The same of an answer.
+    fn of_response(&self) -> (&[String], bool) {
+        let rules = self.mount.as_deref().map(|mount| &mount.audit);
+        rules.map_or((&[], false), |rules| (&rules.clear_response, rules.hash_names))
+    }
 }
 
 /// The trail of one request; its request line is written by [`Self::open`] or by [`Self::close`].
@@ -65,6 +82,7 @@ impl Trail {
             mount_type: mount.map_or("", |mount| mount.kind.name()),
             mount_accessor: mount.map(|mount| mount.accessor.clone()).unwrap_or_default(),
             data: Redacted::Null,
+            headers: Redacted::Null,
             remote_address: call.remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
             remote_port: call.remote.map_or(0, |remote| remote.port()),
         };
@@ -101,7 +119,7 @@ impl Trail {
         let json = answer.data.as_ref().filter(|_| answer.has_json());
         let mut answered = Answered {
             status: answer.sent_status().as_u16(),
-            data: json.map_or(Redacted::Null, |data| redactor.json(data)),
+            data: json.map_or(Redacted::Null, |data| redactor.json(data, known.of_response())),
             lease_id: answer.lease.as_ref().map(|lease| lease.id.to_string()),
             auth: answer.auth.as_ref().map_or(Redacted::Null, |auth| redactor.auth(auth)),
             errors: answer.errors.clone(),
@@ -127,15 +145,26 @@ impl Trail {
         // EXPOSE: the token is hashed, the hash is all that is written.
         let token = call.token.as_ref().map(|token| redactor.value(token.expose()));
         let accessor = known.caller.as_ref().map(|caller| redactor.value(caller.accessor.as_str()));
+        let rules = known.of_request();
         let members: Vec<(String, Redacted)> = if call.body.is_empty() {
             let query = call.query.iter();
-            query.map(|(name, value)| (name.clone(), redactor.value(value))).collect()
+            query
+                .map(|(name, value)| {
+                    let clear = rules.0.contains(name).then(|| Redacted::Public(value.clone()));
+                    (name.clone(), clear.unwrap_or_else(|| redactor.value(value)))
+                })
+                .collect()
         } else {
             let members = call.body.members();
-            members.map(|(name, raw)| (name.to_owned(), redactor.document(raw))).collect()
+            members
+                .map(|(name, raw)| (name.to_owned(), redactor.member(name, raw, rules)))
+                .collect()
         };
         if !members.is_empty() {
-            self.asked.data = Redacted::Map(members);
+            self.asked.data = redactor.map(members, rules.1);
+        }
+        if let Some(mount) = &known.headers {
+            self.asked.headers = headers(call, &mount.audit.headers, redactor);
         }
         Own { token, accessor }
     }
@@ -144,11 +173,28 @@ impl Trail {
         self.who.token = own.token.as_ref().and_then(|place| hash_of(place, hashes));
         self.who.accessor = own.accessor.as_ref().and_then(|place| hash_of(place, hashes));
         fill(&mut self.asked.data, hashes);
+        fill(&mut self.asked.headers, hashes);
     }
 
     fn request_line(&self, door: &FrontDoor) -> Entry {
         Entry::Request { time: door.clock.now(), who: self.who.clone(), asked: self.asked.clone() }
     }
+}
+
+/// The headers that the rules name, with their values.
+fn headers(call: &Call, rules: &BTreeMap<String, bool>, redactor: &mut Redactor) -> Redacted {
+    let mut shown = Vec::new();
+    for (name, hashed) in rules {
+        let values = call.headers.all(name).map(|value| match hashed {
+            true => redactor.value(&value),
+            false => Redacted::Public(value),
+        });
+        let values: Vec<Redacted> = values.collect();
+        if !values.is_empty() {
+            shown.push((name.clone(), Redacted::List(values)));
+        }
+    }
+    if shown.is_empty() { Redacted::Null } else { Redacted::Map(shown) }
 }
 
 /// The hashes of values; `None` while there is no key.

@@ -1,12 +1,14 @@
 //! How a mount is written down.
 
+use std::collections::BTreeMap;
+
 use mssm_domain::{MountId, Prefix, RecordPath, SecretBytes, Ttl};
 use mssm_messages::engine::EngineKind;
-use mssm_messages::mounts::{Mount, MountError};
+use mssm_messages::mounts::{AuditRules, Mount, MountError};
 use serde::{Deserialize, Serialize};
 
-/// The only format so far; a record of another is refused, never guessed at.
-const FORMAT: u8 = 1;
+/// The format that is written; 1, which knew no audit rules, is read as well, others are refused.
+const FORMAT: u8 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct MountRecord {
@@ -22,6 +24,16 @@ struct MountRecord {
     listed_unauthenticated: bool,
     leaving: bool,
     built_in: bool,
+    #[serde(default)]
+    audit: AuditRecord,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct AuditRecord {
+    clear_request: Vec<String>,
+    clear_response: Vec<String>,
+    hash_names: bool,
+    headers: BTreeMap<String, bool>,
 }
 
 /// Where all mounts lie.
@@ -49,6 +61,12 @@ pub(crate) fn bytes(mount: &Mount) -> Result<SecretBytes, MountError> {
         listed_unauthenticated: mount.listed_unauthenticated,
         leaving: mount.leaving,
         built_in: mount.built_in,
+        audit: AuditRecord {
+            clear_request: mount.audit.clear_request.clone(),
+            clear_response: mount.audit.clear_response.clone(),
+            hash_names: mount.audit.hash_names,
+            headers: mount.audit.headers.clone(),
+        },
     };
     serde_json::to_vec(&record).map(SecretBytes::new).map_err(|_| MountError::Internal)
 }
@@ -58,7 +76,7 @@ pub(crate) fn mount(bytes: &SecretBytes) -> Result<Mount, MountError> {
     // EXPOSE: a mount's description is no secret; it is stored sealed like everything.
     let record: MountRecord =
         serde_json::from_slice(bytes.expose()).map_err(|_| MountError::Internal)?;
-    if record.format != FORMAT {
+    if !(1..=FORMAT).contains(&record.format) {
         return Err(MountError::Internal);
     }
     let ttl =
@@ -75,5 +93,11 @@ pub(crate) fn mount(bytes: &SecretBytes) -> Result<Mount, MountError> {
         listed_unauthenticated: record.listed_unauthenticated,
         leaving: record.leaving,
         built_in: record.built_in,
+        audit: AuditRules {
+            clear_request: record.audit.clear_request,
+            clear_response: record.audit.clear_response,
+            hash_names: record.audit.hash_names,
+            headers: record.audit.headers,
+        },
     })
 }

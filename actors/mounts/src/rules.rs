@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mssm_domain::{MountId, Prefix, Random, generate_uuid};
 use mssm_messages::engine::EngineKind;
-use mssm_messages::mounts::{Enable, Mount, MountError, MountTable, TunePatch};
+use mssm_messages::mounts::{AuditRules, Enable, Mount, MountError, MountTable, TunePatch};
 
 /// The most mounts: every request looks through them, and a store with more would not open.
 pub(crate) const MOUNTS_MAX: usize = 400;
@@ -84,6 +84,7 @@ pub(crate) fn tune(mount: &Mount, patch: &TunePatch) -> Result<Mount, MountError
     if let Some(description) = &patch.description {
         tuned.description.clone_from(description);
     }
+    tune_audit(&mut tuned.audit, patch)?;
     tuned.listed_unauthenticated =
         patch.listed_unauthenticated.unwrap_or(mount.listed_unauthenticated);
     if tuned.default_ttl.is_some_and(|ttl| ttl > tuned.effective_max_ttl()) {
@@ -91,6 +92,45 @@ pub(crate) fn tune(mount: &Mount, patch: &TunePatch) -> Result<Mount, MountError
         return Err(MountError::Invalid(text.to_owned()));
     }
     Ok(tuned)
+}
+
+/// What a mount's rules may name: every record of the log is held to them.
+const AUDIT_NAMES_MAX: usize = 64;
+/// The longest of these names.
+const AUDIT_NAME_BYTES_MAX: usize = 128;
+/// Headers that hold credentials: never in clear.
+const SECRET_HEADERS: [&str; 4] =
+    ["authorization", "cookie", "proxy-authorization", "x-vault-token"];
+
+fn tune_audit(rules: &mut AuditRules, patch: &TunePatch) -> Result<(), MountError> {
+    if let Some(names) = &patch.clear_request {
+        rules.clear_request.clone_from(names);
+    }
+    if let Some(names) = &patch.clear_response {
+        rules.clear_response.clone_from(names);
+    }
+    rules.hash_names = patch.hash_names.unwrap_or(rules.hash_names);
+    match &patch.header {
+        None => {}
+        Some((name, None)) => {
+            rules.headers.remove(name);
+        }
+        Some((name, Some(hashed))) => {
+            let hashed = *hashed || SECRET_HEADERS.contains(&name.as_str());
+            rules.headers.insert(name.clone(), hashed);
+        }
+    }
+    let names = rules.clear_request.iter().chain(&rules.clear_response).chain(rules.headers.keys());
+    if names.clone().count() > AUDIT_NAMES_MAX {
+        return Err(MountError::Invalid(format!(
+            "more than {AUDIT_NAMES_MAX} names for the audit"
+        )));
+    }
+    if names.into_iter().any(|name| name.len() > AUDIT_NAME_BYTES_MAX) {
+        let text = format!("a name for the audit has more than {AUDIT_NAME_BYTES_MAX} bytes");
+        return Err(MountError::Invalid(text));
+    }
+    Ok(())
 }
 
 fn fresh(
@@ -115,6 +155,7 @@ fn fresh(
         listed_unauthenticated: false,
         leaving: false,
         built_in: false,
+        audit: AuditRules::default(),
     }
 }
 

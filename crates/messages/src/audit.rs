@@ -20,6 +20,8 @@ pub enum Redacted {
     List(Vec<Self>),
     /// A map; its keys are public.
     Map(Vec<(String, Self)>),
+    /// A map whose keys are hashed as well.
+    HashedMap(Vec<([u8; 32], Self)>),
 }
 
 /// Who asked, as the log shows it.
@@ -60,6 +62,8 @@ pub struct Asked {
     pub mount_accessor: String,
     /// The body, redacted.
     pub data: Redacted,
+    /// Headers that are to be written down, each with a list of values.
+    pub headers: Redacted,
     /// The caller's address.
     pub remote_address: String,
     /// The caller's port.

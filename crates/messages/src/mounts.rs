@@ -1,5 +1,6 @@
 //! To the mount keeper and its replicas: which engine answers below which path.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
@@ -33,6 +34,22 @@ pub struct Mount {
     pub leaving: bool,
     /// True if it is one of the mounts that cannot be taken away.
     pub built_in: bool,
+    /// What the audit log shows of it.
+    pub audit: AuditRules,
+}
+
+/// What the audit log shows of a mount's requests; all else is hashed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditRules {
+    /// Members of requests' data that are written in clear.
+    pub clear_request: Vec<String>,
+    /// Members of answers' data that are written in clear.
+    pub clear_response: Vec<String>,
+    /// True to hash the names of members as well.
+    pub hash_names: bool,
+    /// Of the `sys/` mount alone: headers, in lower case, that are written down for every request,
+    /// and whether their values are hashed.
+    pub headers: BTreeMap<String, bool>,
 }
 
 impl Mount {
@@ -118,6 +135,14 @@ pub struct TunePatch {
     pub listed_unauthenticated: Option<bool>,
     /// A kv mount's version: 1 may become 2, never the reverse.
     pub version: Option<u8>,
+    /// See [`AuditRules::clear_request`].
+    pub clear_request: Option<Vec<String>>,
+    /// See [`AuditRules::clear_response`].
+    pub clear_response: Option<Vec<String>>,
+    /// See [`AuditRules::hash_names`].
+    pub hash_names: Option<bool>,
+    /// One of [`AuditRules::headers`]: hashed, in clear, or written down no more.
+    pub header: Option<(String, Option<bool>)>,
 }
 
 /// Changes a mount's settings.

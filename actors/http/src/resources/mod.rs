@@ -1,5 +1,6 @@
 //! What lies below each path: one file a resource.
 
+mod audit;
 mod database;
 mod jwt;
 mod kv1;

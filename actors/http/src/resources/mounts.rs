@@ -68,6 +68,22 @@ pub(crate) fn options(mount: &Mount) -> Object {
     Object::new().text("version", &mount.version.to_string())
 }
 
+/// Vault's names of what the audit log shows in clear.
+const NON_HMAC: [&str; 2] = ["audit_non_hmac_request_keys", "audit_non_hmac_response_keys"];
+/// Set to have the names of members hashed as well; Vault has nothing like it.
+const HMAC_NAMES: &str = "audit_hmac_names";
+
+/// What the audit log shows of a mount, where that is not the rule.
+fn audit_rules(mut object: Object, mount: &Mount) -> Object {
+    let rules = &mount.audit;
+    for (name, keys) in NON_HMAC.iter().zip([&rules.clear_request, &rules.clear_response]) {
+        if !keys.is_empty() {
+            object = object.texts(name, keys.iter().map(String::as_str));
+        }
+    }
+    if rules.hash_names { object.flag(HMAC_NAMES, true) } else { object }
+}
+
 /// A mount, as Vault shows it.
 pub(crate) fn entry(mount: &Mount) -> Object {
     let secs = |ttl: Option<Ttl>| ttl.map_or(0, Ttl::secs);
@@ -82,6 +98,7 @@ pub(crate) fn entry(mount: &Mount) -> Object {
     if auth {
         config = config.text("token_type", "default-service");
     }
+    let config = audit_rules(config, mount);
     let object = Object::new()
         .text("accessor", &mount.accessor)
         .object("config", config)
@@ -121,6 +138,10 @@ fn patch(config: &Body) -> Result<TunePatch, Refusal> {
         description: config.text("description")?,
         listed_unauthenticated: visibility.map(|visibility| visibility == "unauth"),
         version: None,
+        clear_request: config.list(NON_HMAC[0])?,
+        clear_response: config.list(NON_HMAC[1])?,
+        hash_names: config.flag(HMAC_NAMES)?,
+        header: None,
     })
 }
 
@@ -193,7 +214,7 @@ async fn tune(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
             if path.starts_with(AUTH) {
                 object = object.text("token_type", "default-service");
             }
-            Ok(Answer::double(object))
+            Ok(Answer::double(audit_rules(object, mount)))
         }
         Verb::Write => {
             let body = &visit.call.body;

@@ -1,14 +1,11 @@
 //! `sys/`: what the server says of itself, and the way to the resources below it.
 
-use mssm_messages::audit::ReadStatus;
-
 use crate::answer::Answer;
 use crate::call::Verb;
-use crate::door::{LOG, ask};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
-use crate::resources::{leases, metrics, mounts, policies, seal, ui};
+use crate::resources::{audit, leases, metrics, mounts, policies, seal, ui};
 
 /// Answers below `sys/`.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
@@ -31,6 +28,11 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         "capabilities-accessor" if rest.is_empty() => {
             policies::capabilities(visit, "accessor").await
         }
+        "audit" => audit::devices(visit, rest).await,
+        "audit-hash" => audit::hash(visit, rest).await,
+        "config" if second("auditing/request-headers").is_some() => {
+            audit::headers(visit, second("auditing/request-headers").unwrap_or_default()).await
+        }
         "leases" if !rest.is_empty() => leases::answer(visit, rest).await,
         "renew" | "revoke" | "revoke-prefix" | "revoke-force" => leases::answer(visit, path).await,
         "internal" => match (second("ui/mounts"), rest) {
@@ -50,40 +52,12 @@ async fn single(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
         "key-status" => seal::key_status(visit).await,
         "rotate" | "rotate/keyring" => seal::rotate(visit).await,
         "metrics" if verb == Verb::Read => Ok(metrics::answer(&visit.worker).await),
-        "audit" if matches!(verb, Verb::Read | Verb::List) => Ok(audit(visit)),
-        "audit/key" if verb == Verb::Read => audit_key(visit).await,
-        path if path.starts_with("audit/") && matches!(verb, Verb::Write | Verb::Delete) => {
-            let text = "the audit log is set up in the server's configuration, not via the API";
-            Err(Refusal::invalid(text))
-        }
         "version-history" if verb == Verb::List => Ok(version_history(visit)),
         "ha-status" if verb == Verb::Read => Ok(Answer::double(Object::new().raw("nodes", "[]"))),
-        "health" | "leader" | "init" | "unseal" | "seal-status" | "metrics" | "audit"
-        | "audit/key" | "version-history" | "ha-status" => Err(Refusal::unsupported_operation()),
+        "health" | "leader" | "init" | "unseal" | "seal-status" | "metrics" | "version-history"
+        | "ha-status" => Err(Refusal::unsupported_operation()),
         _ => Err(Refusal::unsupported_path()),
     }
-}
-
-/// GET `sys/audit`: the one log, set up in the configuration.
-fn audit(visit: &Visit) -> Answer {
-    let options = Object::new().text("file_path", &visit.worker.door.about.audit_path);
-    let device = Object::new()
-        .text("description", "")
-        .flag("local", false)
-        .object("options", options)
-        .text("path", "file/")
-        .text("type", "file");
-    Answer::double(Object::new().object("file/", device))
-}
-
-/// GET `sys/audit/key`: the Ed25519 public key, in hexadecimal, that verifies the log's checkpoints.
-async fn audit_key(visit: &Visit) -> Result<Answer, Refusal> {
-    let status = ask(&visit.worker.door.audit.status, ReadStatus, LOG).await?;
-    let key = status.public_key.ok_or_else(Refusal::not_found)?;
-    // The head as well: who keeps it elsewhere sees later whether the log was cut.
-    let head = format!("{}:{}", status.head.count, hex::encode(status.head.hash));
-    let object = Object::new().text("algorithm", "ed25519").text("head", &head);
-    Ok(Answer::data(object.text("public_key", &hex::encode(key))))
 }
 
 fn version_history(visit: &Visit) -> Answer {

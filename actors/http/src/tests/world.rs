@@ -254,6 +254,7 @@ fn mount(number: u128, prefix: &str, kind: EngineKind, version: u8) -> Arc<Mount
         listed_unauthenticated: false,
         leaving: false,
         built_in: false,
+        audit: mssm_messages::mounts::AuditRules::default(),
     })
 }
 
