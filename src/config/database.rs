@@ -80,12 +80,14 @@ fn connection(
             return Err(ConfigError::at(&format!("{key}.tls"), problem, "tls = \"verify-full\""));
         }
     };
-    let host = if raw.host.contains(':') { format!("[{}]", raw.host) } else { raw.host };
-    let (port, database) = (raw.port.unwrap_or(5432), encode(&raw.database));
-    let host = if host.starts_with('/') { encode(&host) } else { host };
-    let url = format!(
-        "postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{database}?sslmode={sslmode}"
-    );
+    let (plugin, url) = match raw.kind.as_deref() {
+        None | Some("postgresql") => ("postgresql-database-plugin", postgresql_url(&raw, sslmode)),
+        Some("mysql") => ("mysql-database-plugin", mysql_url(&raw, sslmode)),
+        Some(_) => {
+            let problem = "is none of postgresql, mysql";
+            return Err(ConfigError::at(&format!("{key}.kind"), problem, "kind = \"mysql\""));
+        }
+    };
     let ca = raw.ca_file.as_deref().map(std::fs::read_to_string).transpose();
     let ca = ca.map_err(|error| {
         let file = raw.ca_file.as_deref().unwrap_or_default();
@@ -93,7 +95,7 @@ fn connection(
         ConfigError::at(&format!("{key}.ca_file"), &problem, "ca_file = \"/etc/mssm/ca.crt\"")
     })?;
     Ok(ConnectionPatch {
-        plugin_name: Some("postgresql-database-plugin".to_owned()),
+        plugin_name: Some(plugin.to_owned()),
         connection_url: Some(SecretText::new(url)),
         username: Some(raw.username),
         password: password(key, raw.password_file, raw.password_env, environment)?,
@@ -102,6 +104,34 @@ fn connection(
         tls_ca: ca,
         ..ConnectionPatch::default()
     })
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn postgresql_url(raw: &raw::Connection, sslmode: &str) -> String {
+    let (port, database) = (raw.port.unwrap_or(5432), encode(&raw.database));
+    let host = bracketed(&raw.host);
+    let host = if host.starts_with('/') { encode(&host) } else { host };
+    format!(
+        "postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{database}?sslmode={sslmode}"
+    )
+}
+
+/// As Go's driver reads it.
+fn mysql_url(raw: &raw::Connection, sslmode: &str) -> String {
+    let place = if raw.host.starts_with('/') {
+        format!("unix({})", raw.host)
+    } else {
+        format!("tcp({}:{})", bracketed(&raw.host), raw.port.unwrap_or(3306))
+    };
+    let tls = match sslmode {
+        "disable" => "false",
+        "require" => "skip-verify",
+        _ => "true",
+    };
+    format!("{{{{username}}}}:{{{{password}}}}@{place}/{}?tls={tls}", raw.database)
 }
 
 /// The password. One that cannot be read now is left out, with a warning: the one before stays,

@@ -89,6 +89,7 @@ pub(super) struct Db {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Connection {
+    pub(super) kind: Option<String>,
     pub(super) host: String,
     pub(super) port: Option<u16>,
     pub(super) database: String,

@@ -1,4 +1,4 @@
-//! End-to-end tests: the real program, over HTTPS, with a real PostgreSQL.
+//! End-to-end tests: the real program, over HTTPS, with a real PostgreSQL and a real MariaDB.
 
 // Everything here is for tests alone, the helpers too.
 #[cfg(test)]
@@ -44,6 +44,7 @@ mod main_job;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
+mod mysql;
 mod overload;
 #[cfg(test)]
 mod policies;

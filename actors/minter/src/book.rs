@@ -27,7 +27,6 @@ use crate::rolecheck::says;
 use crate::rotation::Agenda;
 use crate::selftest::Candidates;
 use crate::spec::{Lane, Spec, application_name};
-use crate::statements::split_all;
 
 /// How many sessions end logins at once, on each connection.
 const REVOKE_SESSIONS: usize = 4;
@@ -49,10 +48,7 @@ pub(crate) struct Target {
 impl Target {
     /// False if the session leads to another server than the connection did.
     pub(crate) fn is_same_server(&self, seen: &Facts) -> bool {
-        match (self.server.borrow().as_ref(), &seen.system_identifier) {
-            (Some(known), Some(seen)) => known == seen,
-            _ => true,
-        }
+        !seen.contradict(self.server.borrow().as_deref())
     }
 
     /// Has a session for revocation opened, once: a user who takes all slots of the server must
@@ -99,8 +95,8 @@ struct State {
 impl Role {
     /// Reads and splits a definition.
     pub(crate) fn new(record: RoleRecord, version: u64) -> Result<Self, EngineError> {
-        let statements = split_all(&record.creation_statements)
-            .map_err(|error| EngineError::Invalid(error.to_string()))?;
+        let split = record.dialect.split_all(&record.creation_statements);
+        let statements = split.map_err(|error| EngineError::Invalid(error.to_string()))?;
         let limits = says(&statements, &["connection", "limit"]);
         let ends = says(&statements, &["valid", "until"]);
         Ok(Self { record, version, statements, limits, ends })

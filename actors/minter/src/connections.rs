@@ -11,8 +11,10 @@ use mssm_messages::minter::{
 };
 
 use crate::book::{Book, connection_path, damaged};
-use crate::dsn::{Dsn, masked};
+use crate::dialect::{Dialect, POSTGRESQL_PLUGIN};
+use crate::dsn::masked;
 use crate::marker;
+use crate::mysql;
 use crate::pool::Live;
 use crate::quote::literal;
 use crate::record::{ConnectionRecord, encode};
@@ -21,8 +23,6 @@ use crate::roles;
 use crate::rotation::{Key, RootRotation, root, statics};
 use crate::spec::{Lane, Spec, application_name};
 
-/// The one kind of database there is.
-const PLUGIN: &str = "postgresql-database-plugin";
 /// More definitions in one mount than anybody lists.
 const LIST_LIMIT: usize = 100_000;
 
@@ -63,6 +63,9 @@ pub(crate) async fn write(
         if let Some(pending) = superseded {
             root::supersede(book, &record, &live, &pending).await?;
         }
+        if !live.facts.dialect.is_postgres() && !live.facts.superuser {
+            return Err(EngineError::Invalid(mysql::facts::LACKS.to_owned()));
+        }
         let seen = live.facts.system_identifier.clone();
         if leads_elsewhere(&record, seen.as_deref()) {
             leaving = Some(book.leave(mount, name)?);
@@ -73,7 +76,7 @@ pub(crate) async fn write(
                 )));
             }
             record.id = generate_id(book);
-        } else if before.is_some_and(|before| spec.config.get_user() != Some(before.as_str())) {
+        } else if before.is_some() && before != user_of(&record).ok() {
             check_heir(book, &record, &live).await?;
         }
         adopt_server(&mut record, seen, &mut warnings);
@@ -94,8 +97,7 @@ fn leads_elsewhere(record: &ConnectionRecord, seen: Option<&str>) -> bool {
 
 /// Whom a definition logs in as.
 fn user_of(record: &ConnectionRecord) -> Result<String, EngineError> {
-    // EXPOSE: read for the user alone.
-    let dsn = Dsn::parse(record.connection_url.expose()).map_err(EngineError::Invalid)?;
+    let dsn = record.dsn().map_err(EngineError::Invalid)?;
     Ok(dsn.username(&record.username).unwrap_or_default())
 }
 
@@ -154,6 +156,7 @@ fn apply(
     fn invalid<T>(text: &str) -> Result<T, EngineError> {
         Err(EngineError::Invalid(text.to_owned()))
     }
+    let before = Dialect::of_plugin(&record.plugin_name).ok();
     set(&mut record.plugin_name, patch.plugin_name);
     set(&mut record.connection_url, patch.connection_url);
     set(&mut record.username, patch.username);
@@ -167,14 +170,15 @@ fn apply(
     if let Some(key) = patch.tls_key {
         record.tls_key = key.into_text().or_else(|_| invalid("private_key is not PEM"))?;
     }
-    check_rotation(&record.root_rotation_statements, "root_rotation_statements")
-        .map_err(EngineError::Invalid)?;
     if record.plugin_name.is_empty() {
         return invalid("empty plugin name");
     }
-    if record.plugin_name != PLUGIN {
-        return invalid(&format!("unknown plugin_name: there is {PLUGIN}"));
+    let dialect = record.dialect().map_err(EngineError::Invalid)?;
+    if before.is_some_and(|before| before.is_postgres() != dialect.is_postgres()) {
+        return invalid("plugin_name names another kind of database: use another name for it");
     }
+    check_rotation(dialect, &record.root_rotation_statements, "root_rotation_statements")
+        .map_err(EngineError::Invalid)?;
     // EXPOSE: asked only whether it is empty.
     if record.connection_url.expose().is_empty() {
         return invalid("connection_url cannot be empty");
@@ -210,11 +214,12 @@ pub(crate) async fn read(
     let path = connection_path(msg.mount, msg.name.as_str());
     let (_, record) = book.read::<ConnectionRecord>(&path).await?.ok_or(EngineError::NotFound)?;
     let rotation = root::view(&record);
+    let dialect = record.dialect().map_err(EngineError::Invalid)?;
     Ok(ConnectionView {
         rotation,
         plugin_name: record.plugin_name,
         // EXPOSE: shown without a password that is written into it.
-        connection_url: masked(record.connection_url.expose()),
+        connection_url: masked(dialect, record.connection_url.expose()),
         username: record.username,
         allowed_roles: record.allowed_roles,
         max_open_connections: record.max_open_connections,
@@ -292,7 +297,7 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
     let named: Vec<String> =
         msg.connections.iter().map(|(name, _)| name.as_str().to_owned()).collect();
     for (name, mut patch) in msg.connections {
-        patch.plugin_name.get_or_insert_with(|| PLUGIN.to_owned());
+        patch.plugin_name.get_or_insert_with(|| POSTGRESQL_PLUGIN.to_owned());
         let path = connection_path(msg.mount, name.as_str());
         let stored = book.read::<ConnectionRecord>(&path).await?;
         let before = stored.as_ref().map(|(_, record)| encode(record)).transpose();

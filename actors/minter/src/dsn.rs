@@ -6,6 +6,9 @@
 use mssm_domain::SecretText;
 use mssm_messages::minter::DatabaseTls;
 
+use crate::dialect::Dialect;
+use crate::mysql;
+
 /// Where a database is, and how to speak to it.
 #[derive(Debug, Default)]
 pub(crate) struct Dsn {
@@ -13,14 +16,21 @@ pub(crate) struct Dsn {
     pub(crate) hosts: Vec<(String, u16)>,
     pub(crate) database: Option<String>,
     pub(crate) options: Option<String>,
-    username: Option<String>,
-    password: Option<SecretText>,
-    tls: Option<DatabaseTls>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<SecretText>,
+    pub(crate) tls: Option<DatabaseTls>,
 }
 
 impl Dsn {
     /// Reads the text; an error says what is wrong and repeats nothing of it.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(dialect: Dialect, text: &str) -> Result<Self, String> {
+        match dialect {
+            Dialect::Postgres => Self::parse_url(text),
+            Dialect::MySql | Dialect::MariaDb => mysql::dsn::parse(text),
+        }
+    }
+
+    fn parse_url(text: &str) -> Result<Self, String> {
         let mut dsn = Self::default();
         let mut pairs = Vec::new();
         match text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) {
@@ -110,9 +120,18 @@ impl Dsn {
     }
 }
 
+/// What stands where a password was.
+pub(crate) const MASK: &str = "*****";
+
 /// The text without a password that is written into it.
-pub(crate) fn masked(text: &str) -> String {
-    const MASK: &str = "*****";
+pub(crate) fn masked(dialect: Dialect, text: &str) -> String {
+    match dialect {
+        Dialect::Postgres => masked_url(text),
+        Dialect::MySql | Dialect::MariaDb => mysql::dsn::masked(text),
+    }
+}
+
+fn masked_url(text: &str) -> String {
     let keep = |password: &str| password.is_empty() || password == "{{password}}";
     let scheme = text.find("://").map(|at| at + 3);
     let Some(start) = scheme else {
@@ -291,7 +310,7 @@ mod tests {
             ("host=db.x port=7 dbname='a b\\'c' user={{username}}", "db.x", 7, Some("a b'c")),
         ];
         for (url, host, port, database) in cases {
-            let dsn = Dsn::parse(url).unwrap();
+            let dsn = Dsn::parse_url(url).unwrap();
             assert_eq!(dsn.hosts, [(host.to_owned(), port)], "{url}");
             assert_eq!(dsn.database.as_deref(), database, "{url}");
             assert_eq!(dsn.username("u\"@:/?").as_deref(), Some("u\"@:/?"), "{url}");
@@ -309,14 +328,14 @@ mod tests {
             ("postgresql://a@h/x?password=se%40cret", "postgresql://a@h/x?password=*****"),
             ("host=h user=a password=se@cret", "host='h' user='a' password='*****'"),
         ] {
-            let dsn = Dsn::parse(url).unwrap();
+            let dsn = Dsn::parse_url(url).unwrap();
             assert_eq!(dsn.username("field").as_deref(), Some("a"));
             assert_eq!(dsn.password(&text("")).unwrap().expose(), "se@cret");
-            assert_eq!(masked(url), shown);
+            assert_eq!(masked_url(url), shown);
             assert!(!format!("{dsn:?}").contains("@cret"));
         }
         let kept = "postgresql://{{username}}:{{password}}@h/x";
-        assert_eq!(masked(kept), kept);
+        assert_eq!(masked_url(kept), kept);
     }
 
     #[test]
@@ -334,7 +353,7 @@ mod tests {
             "postgresql://h/x?sslrootcert=/secret",
         ];
         for url in bad {
-            let error = Dsn::parse(url).unwrap_err();
+            let error = Dsn::parse_url(url).unwrap_err();
             assert!(!error.contains("secret"), "{url}: {error}");
         }
     }
@@ -352,15 +371,15 @@ mod tests {
             ("host=/run dbname=a sslmode=require", false, DatabaseTls::Disable),
         ];
         for (url, authority, tls) in cases {
-            assert_eq!(Dsn::parse(url).unwrap().tls(authority), tls, "{url}");
+            assert_eq!(Dsn::parse_url(url).unwrap().tls(authority), tls, "{url}");
         }
     }
 
     proptest! {
         #[test]
         fn nothing_panics(text in "\\PC{0,40}|postgresql://[a-z:@/?%=&\\[\\]]{0,30}|[a-z=' \\\\]{0,30}") {
-            let _ = Dsn::parse(&text);
-            let _ = masked(&text);
+            let _ = Dsn::parse_url(&text);
+            let _ = masked_url(&text);
         }
     }
 }

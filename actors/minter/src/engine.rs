@@ -4,13 +4,17 @@
 
 pub(crate) mod postgres;
 
+use std::time::Duration;
+
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mssm_domain::SecretText;
 
-use crate::spec::Spec;
+use crate::mysql;
+use crate::spec::{Place, Spec};
 
-/// SQLSTATE of a login that was refused for its password.
-pub(crate) const WRONG_PASSWORD: &str = "28P01";
+/// How long a connection may take to be made.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// One row of an answer, as text; `None` is NULL.
 pub type Row = Vec<Option<String>>;
@@ -31,7 +35,7 @@ pub enum DbError {
 /// The database's own word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// SQLSTATE.
+    /// PostgreSQL's SQLSTATE; MySQL's number, which says more than its SQLSTATE.
     pub code: String,
     /// `ERROR` or `FATAL`.
     pub severity: String,
@@ -52,13 +56,18 @@ impl DbError {
         }
     }
 
+    /// True if a login was refused for its password.
+    pub(crate) fn is_wrong_password(&self) -> bool {
+        matches!(self.code(), "28P01" | mysql::errors::ACCESS_DENIED)
+    }
+
     /// True for collisions with others' work that may go well the next time.
     ///
-    /// `XX000` is "tuple concurrently updated"; then deadlock and serialisation.
+    /// `XX000` is "tuple concurrently updated"; then deadlock and serialisation, of both kinds of server.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => match refusal.code.as_str() {
-                "40P01" | "40001" => true,
+                "40P01" | "40001" | mysql::errors::DEADLOCK => true,
                 "XX000" => refusal.message.contains("concurrently"),
                 _ => false,
             },
@@ -76,12 +85,24 @@ impl DbError {
                 } else {
                     &refusal.message
                 };
-                format!("{}: {message} (SQLSTATE {})", refusal.severity, refusal.code)
+                let Refusal { severity, code, .. } = refusal;
+                // MySQL's own numbers have four digits.
+                let what = if code.len() == 5 { "SQLSTATE" } else { "error" };
+                format!("{severity}: {message} ({what} {code})")
             }
             Self::Unreachable(why) => format!("cannot connect to the database server: {why}"),
             Self::Lost => "the database server did not answer in time".to_owned(),
             Self::Busy => "all connections to the database server are busy, try again".to_owned(),
         }
+    }
+
+    /// True if a message that repeats some of the SQL could end within a password: MySQL's do.
+    fn cuts_short(&self, password: &SecretText, verifier: Option<&str>) -> bool {
+        let Self::Refused(refusal) = self else { return false };
+        let begins = |text: &str| text.get(..5).is_some_and(|text| refusal.message.contains(text));
+        // EXPOSE: looked for in what leaves, so that it does not.
+        refusal.code == mysql::errors::SYNTAX
+            && (begins(password.expose()) || verifier.is_some_and(begins))
     }
 
     /// The same, for callers whose SQL held a password: a message that repeats it, or a verifier, does
@@ -91,7 +112,8 @@ impl DbError {
         // EXPOSE: looked for in what leaves, so that it does not.
         let spilt = text.contains(password.expose())
             || verifier.is_some_and(|verifier| text.contains(verifier))
-            || text.contains("SCRAM-SHA-256$");
+            || text.contains("SCRAM-SHA-256$")
+            || self.cuts_short(password, verifier);
         if !spilt {
             return text;
         }
@@ -102,7 +124,8 @@ impl DbError {
 
 /// An open session.
 pub trait Session: Send + Sync {
-    /// Runs SQL text as one transaction: all of it happens, or nothing.
+    /// Runs SQL text as one transaction: all of it happens, or nothing. MySQL's sessions take one
+    /// statement at a time, since nothing undoes a change of users there.
     ///
     /// Has a deadline of its own; a session that passed it is not usable any more.
     fn run<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Vec<Row>, DbError>>;
@@ -119,4 +142,41 @@ pub trait Dialer: Send + Sync {
         spec: &'a Spec,
         database: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, DbError>>;
+}
+
+/// Opens sessions on real servers.
+pub(crate) struct Servers;
+
+impl Dialer for Servers {
+    fn dial<'a>(
+        &'a self,
+        spec: &'a Spec,
+        database: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, DbError>> {
+        let work = async move {
+            let late = |_| DbError::Unreachable("no answer in time".to_owned());
+            tokio::time::timeout(CONNECT_DEADLINE, dial_any(spec, database)).await.map_err(late)?
+        };
+        work.boxed()
+    }
+}
+
+/// Tries one password after the other, as long as it is the password that is refused.
+async fn dial_any(spec: &Spec, database: Option<&str>) -> Result<Box<dyn Session>, DbError> {
+    let mut tried = dial(&spec.place, database).await;
+    for other in &spec.others {
+        match &tried {
+            Err(error) if error.is_wrong_password() => {}
+            _ => break,
+        }
+        tried = dial(&spec.place.with_password(other), database).await;
+    }
+    tried
+}
+
+async fn dial(place: &Place, database: Option<&str>) -> Result<Box<dyn Session>, DbError> {
+    match place {
+        Place::Postgres(place) => postgres::dial(place, database).await,
+        Place::MySql(place) => mysql::session::dial(place, database).await,
+    }
 }

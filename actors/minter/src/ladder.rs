@@ -21,6 +21,7 @@ use crate::engine::{DbError, Row};
 use crate::guard;
 use crate::marker::markers;
 use crate::mint::find_target;
+use crate::mysql;
 use crate::pool::{Lent, Live};
 use crate::quote::{identifier, literal, literals};
 use crate::record::{CredentialRecord, decode};
@@ -29,10 +30,10 @@ use crate::record::{CredentialRecord, decode};
 pub(crate) struct Case {
     /// Its place in the batch.
     index: usize,
-    lease: LeaseId,
-    credential: CredentialRecord,
-    marker: String,
-    in_doubt: Option<BootId>,
+    pub(crate) lease: LeaseId,
+    pub(crate) credential: CredentialRecord,
+    pub(crate) marker: String,
+    pub(crate) in_doubt: Option<BootId>,
     /// The role's oid, once it has been seen.
     oid: String,
     /// True if it has another name by now; `login` is that name.
@@ -45,7 +46,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    fn login(&self) -> &str {
+    pub(crate) fn login(&self) -> &str {
         &self.credential.username
     }
 
@@ -83,13 +84,13 @@ struct Renamed {
 pub(crate) struct Verdicts(Vec<Option<Outcome>>);
 
 impl Verdicts {
-    fn set(&mut self, case: &Case, outcome: Outcome) {
+    pub(crate) fn set(&mut self, case: &Case, outcome: Outcome) {
         if let Some(slot) = self.0.get_mut(case.index) {
             *slot = Some(outcome);
         }
     }
 
-    fn fail(&mut self, case: &Case, why: impl Into<String>) {
+    pub(crate) fn fail(&mut self, case: &Case, why: impl Into<String>) {
         self.set(case, Outcome::Failed(why.into()));
     }
 
@@ -187,6 +188,11 @@ impl Ladder {
     async fn climb(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> Result<(), String> {
         if !self.target.is_same_server(&self.session.facts) {
             return Err("the connection leads to another database server than it did".to_owned());
+        }
+        if !self.session.facts.dialect.is_postgres() {
+            let (book, target) = (self.book.as_ref(), self.target.as_ref());
+            let climb = mysql::ladder::Climb { book, target, session: &self.session };
+            return climb.climb(cases, verdicts).await;
         }
         failpoint::here("revoke.before_look");
         let (mut there, absent) = self.look(cases).await?;

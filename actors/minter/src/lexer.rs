@@ -59,8 +59,9 @@ impl<'a> Token<'a> {
     /// What stands between the quotes of a quoted token; the whole text of another.
     pub(crate) fn content(&self) -> &'a str {
         let (quote, end) = match self.kind {
-            Kind::Text(_) => (self.text.find('\'').map_or(0, |at| at + 1), 1),
-            Kind::Name(_) => (self.text.find('"').map_or(0, |at| at + 1), 1),
+            Kind::Text(_) | Kind::Name(_) => {
+                (self.text.find(['\'', '"', '`']).map_or(0, |at| at + 1), 1)
+            }
             Kind::Dollar(delimiter) => (delimiter, delimiter),
             _ => (0, 0),
         };
@@ -71,7 +72,7 @@ impl<'a> Token<'a> {
 /// A quote or a comment that never ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unterminated {0}")]
-pub(crate) struct Unterminated(&'static str);
+pub(crate) struct Unterminated(pub(crate) &'static str);
 
 /// All tokens of a text, in order.
 pub(crate) fn lex(text: &str) -> Result<Vec<Token<'_>>, Unterminated> {
@@ -131,19 +132,19 @@ fn first(rest: &str) -> Result<(Kind, usize), Unterminated> {
     })
 }
 
-const fn is_space(byte: u8) -> bool {
+pub(crate) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
-const fn starts_word(byte: u8) -> bool {
+pub(crate) const fn starts_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-const fn in_word(byte: u8) -> bool {
+pub(crate) const fn in_word(byte: u8) -> bool {
     starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
-fn run(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
+pub(crate) fn run(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
 }
 

@@ -13,6 +13,7 @@
 
 mod book;
 mod connections;
+mod dialect;
 mod dsn;
 mod engine;
 mod guard;
@@ -21,6 +22,7 @@ mod lexer;
 mod marker;
 mod mint;
 mod minter;
+mod mysql;
 mod pool;
 mod quote;
 mod reconcile;

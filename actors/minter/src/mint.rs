@@ -10,27 +10,28 @@ use mssm_messages::{BarrierError, failpoint};
 use tokio::time::Instant;
 
 use crate::book::{Book, Role, Target, damaged};
+use crate::dialect::Dialect;
 use crate::engine::{DbError, Refusal, Row};
 use crate::guard;
 use crate::marker::markers;
+use crate::mysql;
 use crate::pool::{Facts, Live};
 use crate::quote::{identifier, literal};
 use crate::record::{CredentialRecord, Names, decode, encode};
-use crate::statements::split_all;
 use crate::template::{TemplateError, Values, render};
 use crate::username;
 
 /// 24 characters of 62: 143 bits, more than any verifier's rounds could add to.
 const PASSWORD_LEN: usize = 24;
 /// A login that a template does not bound takes at most so many of the server's slots.
-const CONNECTION_LIMIT: u32 = 10;
+pub(crate) const CONNECTION_LIMIT: u32 = 10;
 /// The database's own end of a login comes so much after ours, so that ours is the one seen.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How often SQL that collided with others' is sent again.
-const TRIES: u32 = 10;
+pub(crate) const TRIES: u32 = 10;
 
 /// No try of a mint begins later: whoever asked must hear of its end.
-const RETRY_FOR: Duration = Duration::from_secs(10);
+pub(crate) const RETRY_FOR: Duration = Duration::from_secs(10);
 
 /// See [`Prepare`]: the database is not touched.
 pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, EngineError> {
@@ -45,6 +46,8 @@ pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, Engin
     };
     let connection = &role.record.db_name;
     let target = find_target(book, msg.mount, connection).await?;
+    let dialect = target.record.dialect().map_err(EngineError::Invalid)?;
+    dialect.check_role(role.record.dialect)?;
     if candidate.is_none() && !is_allowed(&target.record.allowed_roles, role_name) {
         return Err(EngineError::Forbidden(format!("\"{role_name}\" is not an allowed role")));
     }
@@ -57,7 +60,7 @@ pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, Engin
         connection: target.record.id,
         connection_name: connection.clone(),
         role: shown.to_owned(),
-        username: username::generate(who, shown, book.random.as_ref(), book.clock.now()),
+        username: username::generate(dialect, who, shown, book.random.as_ref(), book.clock.now()),
     };
     let mut record = CredentialRecord::new(names, &role.record, role.version);
     record.probe = candidate.as_ref().map(|_| role_name.to_owned());
@@ -111,6 +114,9 @@ pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, Crea
     let _making = book.make(&msg.lease);
     let begun = Instant::now();
     let mint = Mint::plan(book, &msg).await.map_err(certain)?;
+    if !mint.role.record.dialect.is_postgres() {
+        return mysql::mint::create(book, &msg, mint).await;
+    }
     guard::allow(book, &mint.target).await.map_err(certain)?;
     let mut tries = 0;
     loop {
@@ -154,7 +160,7 @@ pub(crate) async fn pause(random: &dyn Random) {
 }
 
 /// A definition that leads to another server than it did makes nothing there.
-fn check_server(target: &Target, facts: &Facts) -> Result<(), EngineError> {
+pub(crate) fn check_server(target: &Target, facts: &Facts) -> Result<(), EngineError> {
     if target.is_same_server(facts) {
         return Ok(());
     }
@@ -163,14 +169,14 @@ fn check_server(target: &Target, facts: &Facts) -> Result<(), EngineError> {
 }
 
 /// A login about to be made.
-struct Mint {
-    credential: CredentialRecord,
-    target: Rc<Target>,
-    role: Rc<Role>,
-    password: SecretText,
-    verifier: Option<String>,
-    marker: String,
-    expires_at: Timestamp,
+pub(crate) struct Mint {
+    pub(crate) credential: CredentialRecord,
+    pub(crate) target: Rc<Target>,
+    pub(crate) role: Rc<Role>,
+    pub(crate) password: SecretText,
+    pub(crate) verifier: Option<String>,
+    pub(crate) marker: String,
+    pub(crate) expires_at: Timestamp,
 }
 
 impl Mint {
@@ -197,7 +203,9 @@ impl Mint {
         let password = SecretText::new(generate_base62(book.random.as_ref(), PASSWORD_LEN));
         let plain = target.record.password_authentication == "password";
         let rounds = role.record.scram_iterations;
-        let verifier = if plain { None } else { Some(verify(book, &password, rounds).await?) };
+        let dialect = role.record.dialect;
+        let verifier =
+            if plain { None } else { Some(verify(book, dialect, &password, rounds).await?) };
         let marker = marker.ok_or(EngineError::Internal)?;
         let expires_at = msg.expires_at;
         Ok(Self { credential, target, role, password, verifier, marker, expires_at })
@@ -209,6 +217,7 @@ impl Mint {
     fn sql(&self, facts: &Facts) -> Result<(SecretText, Vec<usize>), EngineError> {
         let expiration = expiration(facts, self.expires_at);
         let values = Values {
+            dialect: Dialect::Postgres,
             name: &self.credential.username,
             role: &self.credential.role,
             expiration: Some(&expiration),
@@ -258,7 +267,7 @@ impl Mint {
     }
 
     /// What can be done once the login is there.
-    fn after(&self, book: &Rc<Book>, msg: &Create, session: &Live) {
+    pub(crate) fn after(&self, book: &Rc<Book>, msg: &Create, session: &Live) {
         tracing::debug!(lease = %msg.lease, "login made");
         self.target.warm();
         if let Some(seen) = session.facts.system_identifier.clone() {
@@ -270,7 +279,7 @@ impl Mint {
 
     /// What the caller gets, and what the lease remembers from now on: the role's oid, by which it
     /// is found under whatever name.
-    fn created(mut self, rows: &[Row]) -> Created {
+    pub(crate) fn created(mut self, rows: &[Row]) -> Created {
         let oid = rows.last().and_then(|row| row.first().cloned().flatten());
         self.credential.oid = oid.filter(|oid| oid.bytes().all(|byte| byte.is_ascii_digit()));
         let data = encode(&self.credential).ok();
@@ -306,9 +315,13 @@ pub(crate) fn failed_statement(refusal: &Refusal, lengths: &[usize]) -> Option<u
 /// A new password's verifier.
 pub(crate) async fn verify(
     book: &Book,
+    dialect: Dialect,
     password: &SecretText,
     rounds: u32,
 ) -> Result<String, EngineError> {
+    if !dialect.is_postgres() {
+        return Ok(mysql::password::verifier(password));
+    }
     let (password, random) = (password.duplicate(), std::sync::Arc::clone(&book.random));
     // Half a millisecond at 4,096 rounds, and roles may ask for more: not on the actor's thread.
     let work = move || mssm_crypto::scram::generate_verifier(&password, rounds, random.as_ref());
@@ -316,7 +329,7 @@ pub(crate) async fn verify(
     made.map_err(|_| EngineError::Internal)?.map_err(|_| EngineError::Internal)
 }
 
-fn template(error: TemplateError) -> EngineError {
+pub(crate) fn template(error: TemplateError) -> EngineError {
     EngineError::Invalid(error.to_string())
 }
 
@@ -333,6 +346,9 @@ pub(crate) async fn extend(book: &Book, msg: Extend) -> Result<(), EngineError> 
     let target = find_target(book, credential.mount, &credential.connection_name).await?;
     if target.record.id != credential.connection {
         return Err(EngineError::Unavailable("the connection's definition changed".to_owned()));
+    }
+    if !target.record.dialect().map_err(EngineError::Invalid)?.is_postgres() {
+        return mysql::mint::extend(&msg, &credential, &target).await;
     }
     let unavailable = |error: DbError| EngineError::Unavailable(error.public());
     let mut tries = 0;
@@ -372,13 +388,14 @@ pub(crate) fn run_later(
     expiration: Option<&str>,
 ) -> Result<String, EngineError> {
     let values = Values {
+        dialect: Dialect::Postgres,
         name: &credential.username,
         role: &credential.role,
         expiration,
         password: None,
         verifier: None,
     };
-    let statements = split_all(texts).map_err(|error| template(error.into()))?;
+    let statements = Dialect::Postgres.split_all(texts).map_err(|error| template(error.into()))?;
     let mut sql = String::new();
     for statement in &statements {
         let text = render(statement, &values).map_err(template)?;

@@ -24,8 +24,7 @@ use mssm_messages::seal::{Closing, Opened, StageError};
 use mssm_messages::{Barrier, Port, guarded_async};
 
 use crate::book::Book;
-use crate::engine::Dialer;
-use crate::engine::postgres::Postgres;
+use crate::engine::{Dialer, Servers};
 use crate::rotation::{self, root, statics};
 use crate::{connections, guard, ladder, mint, reconcile, roles};
 
@@ -68,7 +67,7 @@ impl Minter {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        Self::over(config, barrier, clock, random, Arc::new(Postgres))
+        Self::over(config, barrier, clock, random, Arc::new(Servers))
     }
 
     /// The same over another way to reach databases.

@@ -7,11 +7,13 @@ use deadpool::Runtime;
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
 };
-use mssm_domain::{Clock, Timestamp};
+use mssm_domain::{Clock, SecretText, Timestamp};
 use tokio::time::Instant;
 
+use crate::dialect::Dialect;
 use crate::engine::{DbError, Dialer, Row, Session};
-use crate::spec::Spec;
+use crate::mysql;
+use crate::spec::{Place, Spec};
 
 /// How long a caller waits for a free session, or for a new one to open.
 const WAIT: Duration = Duration::from_secs(5);
@@ -30,19 +32,31 @@ pub(crate) struct Backend {
 /// What a session knows of its server.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    /// As `150018` for 15.18.
+    /// Whose SQL it speaks.
+    pub(crate) dialect: Dialect,
+    /// As `150018` for PostgreSQL 15.18, `101114` for MariaDB 10.11.14, `80036` for MySQL 8.0.36.
     pub(crate) version: u32,
+    /// True if nothing is forbidden to us; for MySQL, if nothing is that ending logins takes.
     pub(crate) superuser: bool,
     pub(crate) database: String,
     pub(crate) backend: Backend,
     /// Which server, if we may know.
     pub(crate) system_identifier: Option<String>,
     /// How far the database's clock is ahead of ours.
-    skew_ms: i64,
-    looked: Instant,
+    pub(crate) skew_ms: i64,
+    pub(crate) looked: Instant,
 }
 
 impl Facts {
+    /// True if this is another server than the one that was known.
+    ///
+    /// MySQL's ids are of a server and not of its data: after a failover it is another, and the logins
+    /// are there all the same.
+    pub(crate) fn contradict(&self, known: Option<&str>) -> bool {
+        let both = known.zip(self.system_identifier.as_deref());
+        self.dialect.is_postgres() && both.is_some_and(|(known, seen)| known != seen)
+    }
+
     /// What the database's clock will show when ours shows `at`.
     pub(crate) fn on_their_clock(&self, at: Timestamp) -> Timestamp {
         Timestamp::from_unix_ms(at.unix_ms().saturating_add_signed(self.skew_ms))
@@ -63,12 +77,23 @@ impl Live {
         database: Option<&str>,
         clock: &dyn Clock,
     ) -> Result<Self, DbError> {
+        let session = dialer.dial(spec, database).await?;
+        let mut facts = match &spec.place {
+            Place::Postgres(_) => Self::ask(session.as_ref()).await?,
+            Place::MySql(place) => {
+                mysql::facts::ask(session.as_ref(), place.application(), place.lane()).await?
+            }
+        };
+        facts.skew_ms = measure_skew_ms(session.as_ref(), facts.dialect, clock).await?;
+        Ok(Self { session, facts })
+    }
+
+    async fn ask(session: &dyn Session) -> Result<Facts, DbError> {
         const FACTS: &str = "SELECT current_setting('server_version_num'), \
              (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_database(), \
              pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity \
              WHERE pid = pg_backend_pid())";
         const IDENTITY: &str = "SELECT system_identifier FROM pg_control_system()";
-        let session = dialer.dial(spec, database).await?;
         let rows = session.run(FACTS).await?;
         let fact = |index: usize| {
             let row = rows.first().and_then(|row| row.get(index));
@@ -76,7 +101,8 @@ impl Live {
         };
         // Not for everybody to ask; then the server is known by its name alone.
         let identity = session.run(IDENTITY).await.unwrap_or_default();
-        let mut facts = Facts {
+        Ok(Facts {
+            dialect: Dialect::Postgres,
             version: fact(0).parse().unwrap_or(0),
             superuser: fact(1) == "t",
             database: fact(2),
@@ -87,9 +113,7 @@ impl Live {
                 .and_then(|row| row.into_iter().next()?),
             skew_ms: 0,
             looked: Instant::now(),
-        };
-        facts.skew_ms = measure_skew_ms(session.as_ref(), clock).await?;
-        Ok(Self { session, facts })
+        })
     }
 
     /// False once the connection is known to be gone.
@@ -103,9 +127,14 @@ impl Live {
     }
 }
 
-async fn measure_skew_ms(session: &dyn Session, clock: &dyn Clock) -> Result<i64, DbError> {
+async fn measure_skew_ms(
+    session: &dyn Session,
+    dialect: Dialect,
+    clock: &dyn Clock,
+) -> Result<i64, DbError> {
     const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-    let rows = session.run(NOW).await?;
+    let now = if dialect.is_postgres() { NOW } else { mysql::facts::NOW };
+    let rows = session.run(now).await?;
     let theirs = rows.first().and_then(|row| row.first()?.as_ref()?.parse::<i64>().ok());
     let ours = i64::try_from(clock.now().unix_ms()).unwrap_or(i64::MAX);
     let skew_ms = theirs.map_or(0, |theirs| theirs.saturating_sub(ours));
@@ -134,9 +163,14 @@ impl Manager for Opener {
         if !live.session.is_usable() {
             return Err(RecycleError::message("the session has ended"));
         }
+        if !live.facts.dialect.is_postgres() {
+            // Nobody hears of the end of a session there until it is used.
+            live.session.run("DO 0").await?;
+        }
         if live.facts.looked.elapsed() > CLOCK_AGE {
             live.facts.skew_ms =
-                measure_skew_ms(live.session.as_ref(), self.clock.as_ref()).await?;
+                measure_skew_ms(live.session.as_ref(), live.facts.dialect, self.clock.as_ref())
+                    .await?;
             live.facts.looked = Instant::now();
         }
         Ok(())
@@ -192,11 +226,8 @@ impl Sessions {
     /// Logs in as somebody else, as an application would, and out again.
     pub(crate) async fn try_login(&self, user: &str, password: &str) -> Result<(), DbError> {
         let Opener { dialer, spec, .. } = self.pool.manager();
-        let mut config = spec.config.clone();
-        config.user(user).password(password).application_name("mssm self-test");
-        let (tls, settings) = (spec.tls.clone(), spec.settings.clone());
-        let spec = Spec { config, others: Vec::new(), tls, settings };
-        let session = dialer.dial(&spec, None).await?;
+        let password = SecretText::new(password.to_owned());
+        let session = dialer.dial(&spec.as_user(user, &password), None).await?;
         session.run("SELECT 1").await.map(|_| ())
     }
 

@@ -5,7 +5,10 @@ use mssm_messages::engine::LeaseRules;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::dialect::Dialect;
+use crate::dsn::Dsn;
 use crate::rotation::RootRotation;
+use crate::tls::Material;
 
 /// The version that is written; others are not read.
 const VERSION: u8 = 1;
@@ -71,6 +74,27 @@ impl ConnectionRecord {
             rotation: RootRotation::default(),
         }
     }
+
+    /// True if it leads to PostgreSQL.
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.dialect().is_ok_and(|dialect| dialect.is_postgres())
+    }
+
+    /// Which kind of database it leads to.
+    pub(crate) fn dialect(&self) -> Result<Dialect, String> {
+        Dialect::of_plugin(&self.plugin_name)
+    }
+
+    /// What it says of TLS.
+    pub(crate) fn tls_material(&self) -> Material<'_> {
+        Material { ca: &self.tls_ca, certificate: &self.tls_certificate, key: &self.tls_key }
+    }
+
+    /// Where it leads.
+    pub(crate) fn dsn(&self) -> Result<Dsn, String> {
+        // EXPOSE: read for the places it names; a password in it goes where the field's would.
+        Dsn::parse(self.dialect()?, self.connection_url.expose())
+    }
 }
 
 /// A role: how logins are made and ended.
@@ -101,6 +125,9 @@ pub(crate) struct RoleRecord {
     /// True if its self-test went well.
     pub(crate) verified: bool,
     pub(crate) managed: bool,
+    /// Whose SQL its statements are.
+    #[serde(default, skip_serializing_if = "Dialect::is_postgres")]
+    pub(crate) dialect: Dialect,
 }
 
 impl RoleRecord {
@@ -124,6 +151,7 @@ impl RoleRecord {
             allow_privileged: false,
             verified: false,
             managed: false,
+            dialect: Dialect::Postgres,
         }
     }
 

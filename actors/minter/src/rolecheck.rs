@@ -2,21 +2,29 @@
 
 use std::collections::BTreeSet;
 
+use crate::dialect::Dialect;
 use crate::lexer::{Kind, Token, lex, placeholder};
-use crate::statements::split_all;
+use crate::mysql;
 use crate::template::{TemplateError, Values, mentions, render};
 
 /// Checks what makes a login and replies warnings; an error says which statement, counted from 1, and why.
-pub(crate) fn check_creation(texts: &[String], privileged: bool) -> Result<Vec<String>, String> {
-    let statements = split(texts, "creation_statements")?;
+pub(crate) fn check_creation(
+    dialect: Dialect,
+    texts: &[String],
+    privileged: bool,
+) -> Result<Vec<String>, String> {
+    let statements = split(dialect, texts, "creation_statements")?;
     if statements.is_empty() {
         return Err("creation_statements must not be empty".to_owned());
+    }
+    if !dialect.is_postgres() {
+        return mysql::rolecheck::check_creation(dialect, &statements, privileged);
     }
     let mut warnings = Vec::new();
     let mut rights = BTreeSet::new();
     for (index, statement) in statements.iter().enumerate() {
         check_creating(statement, index == 0)
-            .and_then(|()| check_template(statement, true))
+            .and_then(|()| check_template(dialect, statement, true))
             .and_then(|()| check_rights(statement, privileged, &mut rights))
             .map_err(|error| at(index, "creation_statements", &error))?;
     }
@@ -39,22 +47,26 @@ pub(crate) fn check_creation(texts: &[String], privileged: bool) -> Result<Vec<S
 }
 
 /// Checks statements about a login that is there; `field` names them in errors.
-pub(crate) fn check_later(texts: &[String], field: &str) -> Result<(), String> {
-    let statements = split(texts, field)?;
+pub(crate) fn check_later(dialect: Dialect, texts: &[String], field: &str) -> Result<(), String> {
+    let statements = split(dialect, texts, field)?;
     for (index, statement) in statements.iter().enumerate() {
-        check_session(&words(statement))
-            .and_then(|()| check_template(statement, false))
+        check_outside(dialect, statement)
+            .and_then(|()| check_template(dialect, statement, false))
             .map_err(|error| at(index, field, &error))?;
     }
     Ok(())
 }
 
 /// Checks statements that change the password of a user that is there.
-pub(crate) fn check_rotation(texts: &[String], field: &str) -> Result<(), String> {
-    let statements = split(texts, field)?;
+pub(crate) fn check_rotation(
+    dialect: Dialect,
+    texts: &[String],
+    field: &str,
+) -> Result<(), String> {
+    let statements = split(dialect, texts, field)?;
     for (index, statement) in statements.iter().enumerate() {
-        check_session(&words(statement))
-            .and_then(|()| check_template(statement, true))
+        check_outside(dialect, statement)
+            .and_then(|()| check_template(dialect, statement, true))
             .map_err(|error| at(index, field, &error))?;
     }
     if !statements.is_empty() && !statements.iter().any(|text| mentions(text, "password")) {
@@ -73,14 +85,22 @@ pub(crate) fn says(statements: &[String], phrase: &[&str]) -> bool {
     })
 }
 
-fn split(texts: &[String], field: &str) -> Result<Vec<String>, String> {
+/// What a statement must not do to our session.
+fn check_outside(dialect: Dialect, statement: &str) -> Result<(), String> {
+    match dialect {
+        Dialect::Postgres => check_session(&words(statement)),
+        Dialect::MySql | Dialect::MariaDb => mysql::rolecheck::check_session(statement),
+    }
+}
+
+fn split(dialect: Dialect, texts: &[String], field: &str) -> Result<Vec<String>, String> {
     if texts.iter().any(|text| text.contains('\0')) {
         return Err(format!("{field}: a NUL character cannot stand in SQL"));
     }
-    split_all(texts).map_err(|error| format!("{field}: {error}"))
+    dialect.split_all(texts).map_err(|error| format!("{field}: {error}"))
 }
 
-fn at(index: usize, field: &str, error: &str) -> String {
+pub(crate) fn at(index: usize, field: &str, error: &str) -> String {
     format!("{field}: statement {}: {error}", index + 1)
 }
 
@@ -88,9 +108,14 @@ fn words(statement: &str) -> Vec<Token<'_>> {
     lex(statement).unwrap_or_default().into_iter().filter(Token::counts).collect()
 }
 
-fn check_template(statement: &str, creates: bool) -> Result<(), String> {
+pub(crate) fn check_template(
+    dialect: Dialect,
+    statement: &str,
+    creates: bool,
+) -> Result<(), String> {
     let password = mssm_domain::SecretText::new("x".to_owned());
     let values = Values {
+        dialect,
         name: "x",
         role: "x",
         expiration: Some("x"),
@@ -207,7 +232,7 @@ fn check_session(words: &[Token<'_>]) -> Result<(), String> {
 }
 
 /// True for `"{{name}}"` and `{{name}}`.
-fn names_login(token: &Token<'_>) -> bool {
+pub(crate) fn names_login(token: &Token<'_>) -> bool {
     let whole = matches!(token.kind, Kind::Placeholder | Kind::Name(_));
     placeholder(token.content()).is_some_and(|(name, length)| {
         whole && length == token.content().len() && (name == "name" || name == "username")
@@ -221,7 +246,7 @@ mod tests {
     const CREATE: &str = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'";
 
     fn check(more: &str) -> Result<Vec<String>, String> {
-        check_creation(&[CREATE.to_owned(), more.to_owned()], false)
+        check_creation(Dialect::Postgres, &[CREATE.to_owned(), more.to_owned()], false)
     }
 
     #[test]
@@ -232,7 +257,7 @@ mod tests {
             "/* x */ CREATE ROLE \"{{ name }}\"",
         ];
         for text in good {
-            assert!(check_creation(&[text.to_owned()], false).is_ok(), "{text}");
+            assert!(check_creation(Dialect::Postgres, &[text.to_owned()], false).is_ok(), "{text}");
         }
         let bad = [
             "GRANT a TO \"{{name}}\"",
@@ -246,7 +271,10 @@ mod tests {
             "CREATE ROLE \"{{name}}",
         ];
         for text in bad {
-            assert!(check_creation(&[text.to_owned()], false).is_err(), "{text}");
+            assert!(
+                check_creation(Dialect::Postgres, &[text.to_owned()], false).is_err(),
+                "{text}"
+            );
         }
     }
 
@@ -292,16 +320,26 @@ mod tests {
 
     #[test]
     fn rights_that_undo_a_revocation_are_warned_of() {
-        let checked = check_creation(&[format!("{CREATE} CREATEROLE")], true).unwrap();
+        let checked =
+            check_creation(Dialect::Postgres, &[format!("{CREATE} CREATEROLE")], true).unwrap();
         assert!(checked.iter().any(|text| text.contains("CREATEROLE")));
     }
 
     #[test]
     fn later_statements_know_no_password() {
         assert!(
-            check_later(&["DROP ROLE \"{{name}}\"".to_owned()], "revocation_statements").is_ok()
+            check_later(
+                Dialect::Postgres,
+                &["DROP ROLE \"{{name}}\"".to_owned()],
+                "revocation_statements"
+            )
+            .is_ok()
         );
-        let error = check_later(&["SELECT '{{password}}'".to_owned()], "renew_statements");
+        let error = check_later(
+            Dialect::Postgres,
+            &["SELECT '{{password}}'".to_owned()],
+            "renew_statements",
+        );
         assert!(error.unwrap_err().contains("renew_statements: statement 1"));
     }
 

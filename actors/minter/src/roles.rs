@@ -7,11 +7,12 @@ use mssm_messages::Changes;
 use mssm_messages::engine::EngineError;
 use mssm_messages::minter::{DeleteRole, ListRoles, ReadRole, RolePatch, RoleView, WriteRole};
 
-use crate::book::{Book, role_path};
+use crate::book::{Book, connection_path, role_path};
 use crate::connections::{managed, names, of_file};
+use crate::dialect::Dialect;
 use crate::ladder::{owner_query, unfit_owner};
 use crate::mint::{find_target, is_allowed};
-use crate::record::RoleRecord;
+use crate::record::{ConnectionRecord, RoleRecord};
 use crate::rolecheck::{check_creation, check_later};
 use crate::selftest::try_out;
 
@@ -33,7 +34,9 @@ pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>
     };
     let verifies = msg.patch.verify != Some(false);
     record.verified = false;
-    let mut warnings = apply(&mut record, msg.patch)?;
+    let db_name = msg.patch.db_name.as_ref().unwrap_or(&record.db_name);
+    let dialect = dialect(book, mount, db_name).await?;
+    let mut warnings = apply(&mut record, dialect, msg.patch)?;
     check_connection(book, mount, name, &record, &mut warnings).await?;
     let target = book.target(mount, &record.db_name).await?;
     match (&msg.tester, target) {
@@ -53,7 +56,22 @@ pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>
     Ok(warnings)
 }
 
-fn apply(record: &mut RoleRecord, patch: RolePatch) -> Result<Vec<String>, EngineError> {
+/// Whose SQL a connection speaks, if there is one of that name.
+async fn dialect(
+    book: &Book,
+    mount: MountId,
+    db_name: &str,
+) -> Result<Option<Dialect>, EngineError> {
+    let read = book.read::<ConnectionRecord>(&connection_path(mount, db_name)).await?;
+    let dialect = read.map(|(_, connection)| connection.dialect());
+    dialect.transpose().map_err(EngineError::Invalid)
+}
+
+fn apply(
+    record: &mut RoleRecord,
+    dialect: Option<Dialect>,
+    patch: RolePatch,
+) -> Result<Vec<String>, EngineError> {
     fn set<T>(field: &mut T, value: Option<T>) {
         if let Some(value) = value {
             *field = value;
@@ -98,20 +116,42 @@ fn apply(record: &mut RoleRecord, patch: RolePatch) -> Result<Vec<String>, Engin
             "reuse_window must be at most 1 hour: the password is kept in memory as long",
         );
     }
-    let mut warnings = check_creation(&record.creation_statements, record.allow_privileged)
-        .map_err(EngineError::Invalid)?;
+    record.dialect = dialect.unwrap_or_else(|| guess(record));
+    let mut warnings = check_statements(record).map_err(EngineError::Invalid)?;
     for (texts, field) in [
         (&record.revocation_statements, "revocation_statements"),
         (&record.renew_statements, "renew_statements"),
     ] {
-        check_later(texts, field).map_err(EngineError::Invalid)?;
+        check_later(record.dialect, texts, field).map_err(EngineError::Invalid)?;
     }
-    if !record.rollback_statements.is_empty() {
+    if !record.dialect.is_postgres() {
+        check_later(record.dialect, &record.rollback_statements, "rollback_statements")
+            .map_err(EngineError::Invalid)?;
+        if record.owner.is_some() {
+            return invalid("owner: users own nothing in MySQL");
+        }
+    } else if !record.rollback_statements.is_empty() {
         let text =
             "rollback_statements are kept and not used: a failed creation is undone as a whole";
         warnings.push(text.to_owned());
     }
     Ok(warnings)
+}
+
+/// Without its connection, a role's statements themselves say whose they are.
+fn guess(record: &RoleRecord) -> Dialect {
+    let fits = |dialect| {
+        check_creation(dialect, &record.creation_statements, record.allow_privileged).is_ok()
+    };
+    if !fits(Dialect::Postgres) && fits(Dialect::MySql) {
+        Dialect::MySql
+    } else {
+        Dialect::Postgres
+    }
+}
+
+fn check_statements(record: &RoleRecord) -> Result<Vec<String>, String> {
+    check_creation(record.dialect, &record.creation_statements, record.allow_privileged)
 }
 
 /// What only the connection can say; a database that is down costs a warning, no more.
@@ -206,7 +246,8 @@ pub(crate) async fn configure(
         let stored = book.read::<RoleRecord>(&path).await?;
         let mut record = RoleRecord::new();
         record.managed = true;
-        let told = apply(&mut record, patch);
+        let db_name = patch.db_name.clone().unwrap_or_default();
+        let told = apply(&mut record, dialect(book, mount, &db_name).await?, patch);
         warnings.extend(told.map_err(|error| of_file("role", name.as_str(), &error))?);
         let over = stored.as_ref().map_or(0, |(version, _)| *version);
         if stored.is_none_or(|(_, before)| before != record) {

@@ -21,13 +21,14 @@ use mssm_messages::guarded_async;
 
 use crate::book::{Book, connection_path};
 use crate::connections::names;
+use crate::dialect::Dialect;
 use crate::engine::DbError;
 use crate::mint::verify;
+use crate::mysql;
 use crate::pool::{Backend, Live};
 use crate::quote::literal;
 use crate::record::ConnectionRecord;
 use crate::spec::{Lane, Spec, application_name};
-use crate::statements::split_all;
 use crate::template::{Values, render};
 
 /// How many passwords change by themselves at once.
@@ -126,6 +127,10 @@ async fn dial(
 
 /// Ends a backend and sees it gone: what it was told has happened by then, or never will.
 async fn end_backend(live: &Live, backend: &Backend) -> Result<(), EngineError> {
+    if !live.facts.dialect.is_postgres() {
+        let ended = mysql::locks::end_backends(live, std::slice::from_ref(backend)).await;
+        return ended.map_err(EngineError::Unavailable);
+    }
     let sql = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE pid = {}::int AND backend_start = {}::timestamptz AND pid <> pg_backend_pid()",
@@ -156,11 +161,12 @@ fn generate_password(book: &Book) -> SecretText {
 struct Change {
     password: SecretText,
     verifier: Option<String>,
-    sql: SecretText,
+    /// Each is sent by itself.
+    texts: Vec<SecretText>,
 }
 
 impl Change {
-    /// As one text, which is one transaction.
+    /// As one text, which is one transaction; with MySQL, as one for each statement.
     async fn new(
         book: &Book,
         how: &How<'_>,
@@ -168,20 +174,31 @@ impl Change {
         password: SecretText,
     ) -> Result<Self, EngineError> {
         const DEFAULT: &str = "ALTER ROLE {{name}} PASSWORD '{{password}}'";
-        let verifier =
-            if how.plain { None } else { Some(verify(book, &password, how.rounds).await?) };
+        let dialect = how.dialect;
+        let verifier = if how.plain {
+            None
+        } else {
+            Some(verify(book, dialect, &password, how.rounds).await?)
+        };
         let invalid = |error: &dyn std::fmt::Display| EngineError::Invalid(error.to_string());
-        let mut statements = split_all(how.statements).map_err(|error| invalid(&error))?;
+        let mut statements = dialect.split_all(how.statements).map_err(|error| invalid(&error))?;
         if statements.is_empty() {
-            statements.push(DEFAULT.to_owned());
+            let default = how.default.as_deref().unwrap_or(DEFAULT);
+            statements.push(default.to_owned());
         }
         let values = Values {
+            dialect,
             name: username,
             role: username,
             expiration: None,
             password: Some(&password),
             verifier: verifier.as_deref(),
         };
+        if !dialect.is_postgres() {
+            let texts = statements.iter().map(|text| render(text, &values));
+            let texts = texts.collect::<Result<_, _>>().map_err(|error| invalid(&error))?;
+            return Ok(Self { password, verifier, texts });
+        }
         let room = statements.iter().map(|text| text.len() * 2 + 1024).sum();
         // Room for all of it at once: growing would leave copies of the password behind.
         let mut sql = String::with_capacity(room);
@@ -191,14 +208,28 @@ impl Change {
             sql.push_str(text.expose());
             sql.push_str("\n;\n");
         }
-        let sql = SecretText::new(sql);
-        Ok(Self { password, verifier, sql })
+        let texts = vec![SecretText::new(sql)];
+        Ok(Self { password, verifier, texts })
     }
 
     /// Tells the database.
     async fn send(&self, live: &Live) -> Result<(), DbError> {
-        // EXPOSE: the statements go to the database.
-        live.run(self.sql.expose()).await.map(|_| ())
+        for (index, text) in self.texts.iter().enumerate() {
+            // EXPOSE: the statements go to the database.
+            match live.run(text.expose()).await {
+                Err(DbError::Refused(refusal)) if index > 0 => {
+                    // What went before is not undone: which password holds is not known.
+                    tracing::warn!(
+                        code = refusal.code,
+                        statement = index + 1,
+                        "a change of a password stopped half-way"
+                    );
+                    return Err(DbError::Lost);
+                }
+                done => done.map(|_| ())?,
+            }
+        }
+        Ok(())
     }
 
     /// The database's words, without the password.
@@ -215,7 +246,10 @@ impl Change {
 
 /// How a password reaches the database.
 struct How<'a> {
+    dialect: Dialect,
     statements: &'a [String],
+    /// Instead of PostgreSQL's own, where there are no statements.
+    default: Option<String>,
     /// True to send the password itself.
     plain: bool,
     rounds: u32,

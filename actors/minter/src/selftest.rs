@@ -4,6 +4,7 @@
 //! and nothing else may. Then one login is made under a lease of its own, as any other, so that
 //! whatever happens to us it ends; it logs in, is ended by the ladder, and nothing may be left.
 
+mod queries;
 mod slots;
 
 use std::cell::RefCell;
@@ -18,9 +19,12 @@ use mssm_messages::keys::KeyError;
 use mssm_messages::lease::{Issue, Issued, LeaseError, Revoke};
 use mssm_messages::minter::Tester;
 
+use self::queries::{rights, snapshot};
 use crate::book::{Book, Role, Target};
+use crate::dialect::Dialect;
 use crate::engine::{DbError, Row};
 use crate::mint::{expiration, extend, failed_statement};
+use crate::mysql;
 use crate::pool::Live;
 use crate::record::RoleRecord;
 use crate::template::{Values, render};
@@ -32,8 +36,6 @@ const PROBE_SECS: u64 = 30;
 const TRIES: usize = 3;
 /// What every refusal for want of a database ends in.
 const HINT: &str = "; verify=false stores the role without trying it";
-/// Roles that let a login act as the database server itself.
-const SERVER_ROLES: &str = "'pg_execute_server_program', 'pg_write_server_files'";
 
 /// A definition on trial, known by a name of its own while it lasts.
 pub(crate) struct Candidate {
@@ -107,7 +109,16 @@ pub(crate) async fn try_out(
     let password = SecretText::new(generate_base62(book.random.as_ref(), 24));
     let who = tester.map_or("configured", |tester| tester.caller.display_name.as_str());
     let trial = Trial { book, target, who, mount, key, candidate, password };
-    let mut warnings = trial.rehearse().await?;
+    let mut warnings = match tester {
+        // Nothing undoes a rehearsal there: a second login is made as the first will be.
+        Some(tester) if !trial.dialect().is_postgres() => trial.perform(tester).await?.0,
+        None if !trial.dialect().is_postgres() => {
+            return Ok(vec![
+                "on MySQL nothing can be tried without a login: it was not".to_owned(),
+            ]);
+        }
+        _ => trial.rehearse().await?,
+    };
     let Some(tester) = tester else { return Ok(warnings) };
     // Others may change roles at the same time: what is different each time is the role's doing.
     for _ in 1..TRIES {
@@ -122,8 +133,7 @@ pub(crate) async fn try_out(
     match left {
         None => Ok(warnings),
         Some(left) => Err(EngineError::Refused(format!(
-            "its revocation_statements or renew_statements change roles, memberships or slots \
-             other than the login ({left})"
+            "its statements change users, roles, memberships or slots other than the login ({left})"
         ))),
     }
 }
@@ -146,9 +156,14 @@ impl Trial<'_> {
         self.judge(&rows?, &names)
     }
 
+    fn dialect(&self) -> Dialect {
+        self.candidate.role.record.dialect
+    }
+
     fn username(&self) -> String {
         let book = self.book;
-        username::generate(self.who, &self.candidate.name, book.random.as_ref(), book.clock.now())
+        let (who, name) = (self.who, &self.candidate.name);
+        username::generate(self.dialect(), who, name, book.random.as_ref(), book.clock.now())
     }
 
     fn rehearsal(
@@ -163,6 +178,7 @@ impl Trial<'_> {
         let mut lengths = vec![sql.chars().count(), 0];
         for name in names {
             let values = Values {
+                dialect: Dialect::Postgres,
                 name,
                 role: &self.candidate.name,
                 expiration: Some(&expiration),
@@ -279,10 +295,18 @@ impl Trial<'_> {
         // EXPOSE: it logs in with them.
         let (user, password) = (user.expose(), password.expose());
         let tried = self.target.mint.try_login(user, password).await;
-        tried.map_err(|error| {
+        if let Err(error) = tried {
             let said = error.public();
-            EngineError::Refused(format!("a login that the role made is not let in: {said}"))
-        })?;
+            let text = format!("a login that the role made is not let in: {said}");
+            let statement = self.candidate.role.statements.first();
+            let anywhere =
+                statement.is_none_or(|statement| mysql::rolecheck::host(statement) == "%");
+            if self.dialect().is_postgres() || anywhere {
+                return Err(EngineError::Refused(text));
+            }
+            warnings.push(format!("{text}; this server's host may not be among its hosts"));
+        }
+        self.check_rights(user, &mut warnings).await?;
         if self.target.mint.try_login(user, "not the password").await.is_ok() {
             warnings.push(
                 "the server lets this connection in without a password (pg_hba.conf: trust or \
@@ -301,11 +325,34 @@ impl Trial<'_> {
         Ok(warnings)
     }
 
+    /// Rights that the rehearsal would have told of.
+    async fn check_rights(
+        &self,
+        user: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), EngineError> {
+        if self.dialect().is_postgres() {
+            return Ok(());
+        }
+        let session = self.target.mint.lend().await.map_err(|error| unavailable(&error))?;
+        let rights = mysql::selftest::rights(&session, user).await;
+        let rights = rights.map_err(|error| unavailable(&error))?;
+        if rights.is_empty() {
+            Ok(())
+        } else if self.candidate.role.record.allow_privileged {
+            warnings.push(format!("the login has {}, which outlives its lease", rights.join(", ")));
+            Ok(())
+        } else {
+            Err(mysql::selftest::refuse(&rights))
+        }
+    }
+
     /// What is not as it was. The rehearsal has told of what creation does, whoever else was at
     /// work: this is for what the role says of a login's renewal and end.
     async fn compare(&self, before: &BTreeSet<Row>) -> Result<Option<String>, EngineError> {
         let record = &self.candidate.role.record;
-        if record.revocation_statements.is_empty() && record.renew_statements.is_empty() {
+        let later = !record.revocation_statements.is_empty() || !record.renew_statements.is_empty();
+        if self.dialect().is_postgres() && !later {
             return Ok(None);
         }
         let after = self.look().await?;
@@ -321,42 +368,13 @@ impl Trial<'_> {
 
     async fn look(&self) -> Result<BTreeSet<Row>, EngineError> {
         let session = self.target.mint.lend().await.map_err(|error| unavailable(&error))?;
-        let rows = session.run(&snapshot("now")).await.map_err(|error| unavailable(&error))?;
+        let snapshot = match self.dialect() {
+            Dialect::Postgres => snapshot("now"),
+            Dialect::MySql | Dialect::MariaDb => mysql::selftest::snapshot("now"),
+        };
+        let rows = session.run(&snapshot).await.map_err(|error| unavailable(&error))?;
         Ok(rows.into_iter().collect())
     }
-}
-
-/// Roles, memberships and slots, but for logins of ours, which come and go.
-fn snapshot(when: &str) -> String {
-    const OURS: &str = "(SELECT objoid FROM pg_shdescription \
-         WHERE classoid = 'pg_authid'::regclass AND description LIKE 'mssm2:%')";
-    format!(
-        "SELECT '{when}', 'role', rolname::text, concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END, \
-         CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END, \
-         CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END, \
-         CASE WHEN rolcanlogin THEN 'LOGIN' END) FROM pg_roles WHERE oid NOT IN {OURS} \
-         UNION ALL SELECT '{when}', 'member', m.rolname, g.rolname FROM pg_auth_members a \
-         JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid \
-         WHERE a.member NOT IN {OURS} AND a.roleid NOT IN {OURS} \
-         UNION ALL SELECT '{when}', 'slot', slot_name, plugin FROM pg_replication_slots"
-    )
-}
-
-/// Rights of logins, their own or through a role that they may become, that outlive a revocation.
-fn rights(names: &[String]) -> String {
-    let names = crate::quote::literals(names.iter().map(String::as_str));
-    format!(
-        "WITH RECURSIVE reach AS (SELECT oid FROM pg_roles WHERE rolname IN ({names}) \
-         UNION SELECT a.roleid FROM pg_auth_members a JOIN reach ON a.member = reach.oid), \
-         may AS (SELECT r.* FROM pg_roles r JOIN reach USING (oid)) \
-         SELECT 'right', '', 'SUPERUSER', '' FROM may WHERE rolsuper \
-         UNION SELECT 'right', '', 'CREATEROLE', '' FROM may WHERE rolcreaterole \
-         UNION SELECT 'right', '', 'REPLICATION', '' FROM may WHERE rolreplication \
-         UNION SELECT 'right', '', 'BYPASSRLS', '' FROM may WHERE rolbypassrls \
-         UNION SELECT 'right', '', rolname::text, '' FROM may WHERE rolname IN ({SERVER_ROLES}) \
-         UNION SELECT 'right', '', 'the ADMIN OPTION on ' || g.rolname, '' FROM pg_auth_members a \
-         JOIN reach ON a.member = reach.oid JOIN pg_roles g ON g.oid = a.roleid WHERE a.admin_option"
-    )
 }
 
 fn unavailable(error: &DbError) -> EngineError {

@@ -1,13 +1,11 @@
 //! What it takes to open a session: made once of a connection's definition.
 
 use mssm_domain::{BootId, ClusterId, SecretText};
-use rustls::ClientConfig;
-use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
 
-use crate::dsn::Dsn;
+use crate::dialect::Dialect;
+use crate::engine::postgres;
+use crate::mysql;
 use crate::record::ConnectionRecord;
-use crate::tls::{self, Material};
 
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +20,16 @@ pub(crate) enum Lane {
 
 /// All that a [`crate::engine::Dialer`] needs.
 pub struct Spec {
-    pub(crate) config: Config,
-    /// Tried if the server refuses the password in `config`: one of them may hold while, or since, it
+    pub(crate) place: Place,
+    /// Tried if the server refuses the password in `place`: one of them may hold while, or since, it
     /// was changed.
     pub(crate) others: Vec<SecretText>,
-    pub(crate) tls: Option<ClientConfig>,
-    /// Run first in every session.
-    pub(crate) settings: String,
+}
+
+/// Where a server is, and how a session there begins.
+pub(crate) enum Place {
+    Postgres(Box<postgres::Place>),
+    MySql(Box<mysql::session::Place>),
 }
 
 /// The sessions of one run of the server that make logins, as `pg_stat_activity` names them.
@@ -55,74 +56,77 @@ pub(crate) fn cluster_prefix(cluster: ClusterId) -> String {
 }
 
 impl Spec {
-    /// The name that the session says it has; it tells which run of the server opened it, and why.
-    pub fn application(&self) -> &str {
-        self.config.get_application_name().unwrap_or_default()
-    }
-
     /// Reads a definition; an error says what is wrong with it.
     pub(crate) fn new(
         record: &ConnectionRecord,
         application: &str,
         lane: Lane,
     ) -> Result<Self, String> {
-        // EXPOSE: read for the places it names; a password in it goes where the field's would.
-        let dsn = Dsn::parse(record.connection_url.expose())?;
-        let mut config = Config::new();
-        for (host, port) in &dsn.hosts {
-            config.host(host).port(*port);
-        }
+        let dsn = record.dsn()?;
         let user = dsn.username(&record.username).ok_or("no username")?;
-        config.user(user.clone()).dbname(dsn.database.clone().unwrap_or(user));
+        let password = dsn.password(&record.password);
+        let place = match record.dialect()? {
+            Dialect::Postgres => {
+                let place = postgres::Place::new(&dsn, record, application, lane)?;
+                Place::Postgres(Box::new(place))
+            }
+            Dialect::MySql | Dialect::MariaDb => {
+                let place = mysql::session::Place::new(&dsn, record, application, lane)?;
+                Place::MySql(Box::new(place))
+            }
+        };
         let mut others = Vec::new();
-        if let Some(password) = dsn.password(&record.password) {
-            // EXPOSE: the driver logs in with it.
-            config.password(password.expose());
-            let differs = |other: &&SecretText| !other.is_same_as(&password);
+        if let Some(password) = &password {
+            let differs = |other: &&SecretText| !other.is_same_as(password);
             others.extend(record.rotation.others().filter(differs).map(SecretText::duplicate));
         }
-        if let Some(options) = &dsn.options {
-            config.options(options);
+        Ok(Self { place: place.with_login(&user, password.as_ref()), others })
+    }
+
+    /// The name that the session says it has; it tells which run of the server opened it, and why.
+    pub fn application(&self) -> &str {
+        match &self.place {
+            Place::Postgres(place) => place.application(),
+            Place::MySql(place) => place.application(),
         }
-        let mode = dsn.tls(!record.tls_ca.is_empty());
-        let material = Material {
-            ca: &record.tls_ca,
-            certificate: &record.tls_certificate,
-            key: &record.tls_key,
-        };
-        let tls = tls::client(&mode, &material)?;
-        let ssl = if tls.is_some() { SslMode::Require } else { SslMode::Disable };
-        config
-            .ssl_mode(ssl)
-            .application_name(application)
-            .connect_timeout(std::time::Duration::from_secs(5))
-            .keepalives_idle(std::time::Duration::from_secs(30));
-        Ok(Self { config, others, tls, settings: settings(lane) })
     }
 
     /// The same, with this password and no other.
     pub(crate) fn with_only(mut self, password: &SecretText) -> Self {
-        // EXPOSE: the driver logs in with it.
-        self.config.password(password.expose());
+        self.place = self.place.with_password(password);
         self.others.clear();
         self
     }
+
+    /// The same place, as another user.
+    pub(crate) fn as_user(&self, user: &str, password: &SecretText) -> Self {
+        let place = match &self.place {
+            Place::Postgres(place) => Place::Postgres(Box::new(place.for_application())),
+            Place::MySql(place) => Place::MySql(Box::new(place.for_application())),
+        };
+        Self { place: place.with_login(user, Some(password)), others: Vec::new() }
+    }
 }
 
-/// What must hold in a session whatever the database's defaults are.
-///
-/// `synchronous_commit`: an acknowledged end of a login stays. `lock_timeout`: rung 1 of the ladder
-/// finds out fast that it is blocked. `standard_conforming_strings`: our quoting holds.
-fn settings(lane: Lane) -> String {
-    let lock_timeout_ms = match lane {
-        Lane::Mint | Lane::Rotate => 5_000,
-        Lane::Revoke => 500,
-    };
-    format!(
-        "SET synchronous_commit = on; SET lock_timeout = {lock_timeout_ms}; \
-         SET statement_timeout = 9000; SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; \
-         SET standard_conforming_strings = on; SET client_min_messages = error"
-    )
+impl Place {
+    /// The same, with another password.
+    pub(crate) fn with_password(&self, password: &SecretText) -> Self {
+        match self {
+            Self::Postgres(place) => {
+                Self::Postgres(Box::new(place.as_ref().clone().with_password(password)))
+            }
+            Self::MySql(place) => {
+                Self::MySql(Box::new(place.as_ref().clone().with_password(password)))
+            }
+        }
+    }
+
+    fn with_login(self, user: &str, password: Option<&SecretText>) -> Self {
+        match self {
+            Self::Postgres(place) => Self::Postgres(Box::new(place.with_login(user, password))),
+            Self::MySql(place) => Self::MySql(Box::new(place.with_login(user, password))),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,16 +2,7 @@
 
 use crate::lexer::{Kind, Token, Unterminated, lex};
 
-/// The statements of all texts, in order, without their semicolons and without empty ones.
-pub(crate) fn split_all(texts: &[String]) -> Result<Vec<String>, Unterminated> {
-    let mut statements = Vec::new();
-    for text in texts {
-        statements.extend(split(text)?);
-    }
-    Ok(statements)
-}
-
-/// The statements of one text.
+/// The statements of one text, without their semicolons and without empty ones.
 pub(crate) fn split(text: &str) -> Result<Vec<String>, Unterminated> {
     let mut statements = Vec::new();
     let mut current = Current::default();

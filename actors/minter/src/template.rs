@@ -2,12 +2,15 @@
 
 use mssm_domain::SecretText;
 
-use crate::lexer::{Escapes, Kind, Token, Unterminated, lex, placeholder};
-use crate::quote::{identifier, literal};
+use crate::dialect::Dialect;
+use crate::lexer::{Escapes, Kind, Token, Unterminated, placeholder};
+use crate::mysql;
 
 /// What a statement may name. `None`: this kind of statement may not.
 #[derive(Clone, Copy)]
 pub(crate) struct Values<'a> {
+    /// Whose SQL it is.
+    pub(crate) dialect: Dialect,
     /// The login: `{{name}}`, `{{username}}`.
     pub(crate) name: &'a str,
     /// The role that was asked for: `{{role}}`.
@@ -16,7 +19,7 @@ pub(crate) struct Values<'a> {
     pub(crate) expiration: Option<&'a str>,
     /// The password as it is: `{{password}}`.
     pub(crate) password: Option<&'a SecretText>,
-    /// What `PASSWORD '{{password}}'` gets instead, if not the password itself.
+    /// What a password's clause gets instead, if not the password itself.
     pub(crate) verifier: Option<&'a str>,
 }
 
@@ -66,10 +69,10 @@ fn fill(
     in_dollar: bool,
     out: &mut String,
 ) -> Result<(), TemplateError> {
-    let tokens = lex(sql)?;
+    let tokens = values.dialect.lex(sql)?;
     for (index, token) in tokens.iter().enumerate() {
         let before = tokens.get(..index).unwrap_or_default();
-        let place = Place { values, in_dollar, verifier: takes_verifier(before) };
+        let place = Place { values, in_dollar, clause: verifier_clause(values.dialect, before) };
         match token.kind {
             Kind::Placeholder => {
                 let after = tokens.get(index + 1);
@@ -94,6 +97,14 @@ fn strip(comment: &str, out: &mut String) {
     out.push_str(&comment.replace("{{", "{ {"));
 }
 
+/// What stands before a verifier that is given in the place of a password; `None` where none can be.
+fn verifier_clause(dialect: Dialect, before: &[Token<'_>]) -> Option<&'static str> {
+    match dialect {
+        Dialect::Postgres => takes_verifier(before).then_some(""),
+        Dialect::MySql | Dialect::MariaDb => mysql::password::clause(dialect, before),
+    }
+}
+
 /// True right after `PASSWORD` in a statement that makes or alters a role.
 fn takes_verifier(before: &[Token<'_>]) -> bool {
     let mut words = before.iter().filter(|token| token.counts());
@@ -109,11 +120,13 @@ fn takes_verifier(before: &[Token<'_>]) -> bool {
 struct Place<'a> {
     values: &'a Values<'a>,
     in_dollar: bool,
-    verifier: bool,
+    clause: Option<&'static str>,
 }
 
 impl Place<'_> {
-    fn value(&self, name: &str, alone: bool) -> Result<&str, TemplateError> {
+    /// The value, and what must stand before it.
+    fn value(&self, name: &str, alone: bool) -> Result<(&'static str, &str), TemplateError> {
+        let mut before = "";
         let values = self.values;
         let value = match name {
             "name" | "username" => values.name,
@@ -121,8 +134,11 @@ impl Place<'_> {
             "expiration" => values.expiration.ok_or(TemplateError::NotHere("expiration"))?,
             "password" => {
                 let password = values.password.ok_or(TemplateError::NotHere("password"))?;
-                match values.verifier {
-                    Some(verifier) if alone && self.verifier => verifier,
+                match (values.verifier, self.clause) {
+                    (Some(verifier), Some(clause)) if alone => {
+                        before = clause;
+                        verifier
+                    }
                     // EXPOSE: the statement is the password's way into the database.
                     _ => password.expose(),
                 }
@@ -132,7 +148,7 @@ impl Place<'_> {
         if self.in_dollar && value.contains('$') {
             return Err(TemplateError::Dollar);
         }
-        Ok(value)
+        Ok((before, value))
     }
 
     /// Outside all quotes a name becomes a quoted name, anything else a string.
@@ -153,11 +169,13 @@ impl Place<'_> {
         {
             return Err(TemplateError::Glued(name.to_owned()));
         }
-        let value = self.value(name, true)?;
+        let (clause, value) = self.value(name, true)?;
+        let dialect = self.values.dialect;
         let quoted = match name {
-            "password" | "expiration" => SecretText::new(literal(value)),
-            _ => SecretText::new(identifier(value)),
+            "password" | "expiration" => SecretText::new(dialect.literal(value)),
+            _ => SecretText::new(dialect.identifier(value)),
         };
+        out.push_str(clause);
         // EXPOSE: the statement is the value's way into the database.
         out.push_str(quoted.expose());
         Ok(())
@@ -172,6 +190,9 @@ impl Place<'_> {
         let alone =
             placeholder(token.content()).is_some_and(|(_, length)| length == token.content().len());
         let mut rest = token.text;
+        if alone && let Some((name, _)) = placeholder(token.content()) {
+            out.push_str(self.value(name, true)?.0);
+        }
         while let Some(at) = rest.find("{{") {
             let (plain, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
             out.push_str(plain);
@@ -183,8 +204,8 @@ impl Place<'_> {
             if escapes == Escapes::Unicode {
                 return Err(TemplateError::Unicode);
             }
-            let value = self.value(name, alone)?;
-            push_escaped(value, token.kind, out);
+            let (_, value) = self.value(name, alone)?;
+            push_escaped(value, token, out);
             rest = tail.get(length..).unwrap_or_default();
         }
         out.push_str(rest);
@@ -193,14 +214,11 @@ impl Place<'_> {
 }
 
 /// Letter by letter, so that no copy of a password is left behind.
-fn push_escaped(value: &str, place: Kind, out: &mut String) {
+fn push_escaped(value: &str, place: &Token<'_>, out: &mut String) {
+    let quote = place.text.chars().find(|letter| matches!(letter, '\'' | '"' | '`'));
+    let backslash = place.kind == Kind::Text(Escapes::Backslash);
     for letter in value.chars() {
-        let doubled = match place {
-            Kind::Name(_) => letter == '"',
-            Kind::Text(Escapes::Backslash) => letter == '\'' || letter == '\\',
-            _ => letter == '\'',
-        };
-        if doubled {
+        if Some(letter) == quote || (backslash && letter == '\\') {
             out.push(letter);
         }
         out.push(letter);
@@ -212,10 +230,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lexer::lex;
+
+    const POSTGRES: Dialect = Dialect::Postgres;
 
     fn rendered(statement: &str) -> Result<String, TemplateError> {
         let password = SecretText::new("hunter2".to_owned());
         let values = Values {
+            dialect: POSTGRES,
             name: "v-a",
             role: "app",
             expiration: Some("2027-01-01 00:00:00+00"),
@@ -269,8 +291,14 @@ mod tests {
         for (template, error) in cases {
             assert_eq!(rendered(template), Err(error), "{template}");
         }
-        let values =
-            Values { name: "a", role: "b", expiration: None, password: None, verifier: None };
+        let values = Values {
+            dialect: POSTGRES,
+            name: "a",
+            role: "b",
+            expiration: None,
+            password: None,
+            verifier: None,
+        };
         let refused = render("SELECT '{{password}}'", &values).unwrap_err();
         assert_eq!(refused, TemplateError::NotHere("password"));
     }
@@ -281,7 +309,7 @@ mod tests {
         #[test]
         fn no_value_breaks_out(value in "[a'\"\\\\;$\n/*-]{0,12}|\\PC{0,12}") {
             let values =
-                Values { name: &value, role: "r", expiration: None, password: None, verifier: None };
+                Values { dialect: POSTGRES, name: &value, role: "r", expiration: None, password: None, verifier: None };
             let templates = [
                 "GRANT a TO \"{{name}}\"", "GRANT a TO {{name}};", "SELECT '{{name}}'",
                 "SELECT E'a\\'{{name}}'", "SELECT 1 -- {{name}}\n", "SELECT /* {{name}} */ 1",

@@ -20,8 +20,7 @@ use mssm_messages::seal::Opened;
 use mssm_testkit::{MemoryStore, SeededRandom, TestClock, TestPostgres, barrier_over};
 use uuid::Uuid;
 
-use crate::engine::postgres::Postgres;
-use crate::engine::{DbError, Dialer, Refusal, Row, Session};
+use crate::engine::{DbError, Dialer, Refusal, Row, Servers, Session};
 use crate::spec::Spec;
 use crate::{Minter, MinterConfig};
 
@@ -57,7 +56,7 @@ pub(crate) struct Login {
 impl Rig {
     /// A minter over a real database.
     pub(crate) fn real(seed: u64) -> Self {
-        Self::over(Arc::new(Postgres), seed, &MemoryStore::new())
+        Self::over(Arc::new(Servers), seed, &MemoryStore::new())
     }
 
     pub(crate) fn fake(database: &FakeDatabase) -> Self {

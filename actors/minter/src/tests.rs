@@ -7,6 +7,7 @@ mod fake;
 mod fencing;
 mod hiding;
 mod laden;
+mod mysql;
 mod real;
 mod reconciling;
 mod renamed;

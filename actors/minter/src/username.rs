@@ -1,17 +1,33 @@
 //! Names of minted logins: `v-<who>-<role>-<20 random>-<seconds>`, at most 63 bytes, nothing to quote.
+//! MySQL allows 32: less of who and role, and no seconds.
 
 use mssm_domain::{Random, Timestamp, generate_base62};
 
+use crate::dialect::Dialect;
+
 /// A name that nobody has had: 119 random bits.
-pub(crate) fn generate(display: &str, role: &str, random: &dyn Random, now: Timestamp) -> String {
+pub(crate) fn generate(
+    dialect: Dialect,
+    display: &str,
+    role: &str,
+    random: &dyn Random,
+    now: Timestamp,
+) -> String {
     let tail = generate_base62(random, 20);
-    format!("v-{}-{}-{tail}-{}", safe(display), safe(role), now.unix_secs())
+    match dialect {
+        Dialect::Postgres => {
+            format!("v-{}-{}-{tail}-{}", safe(display, 8), safe(role, 8), now.unix_secs())
+        }
+        Dialect::MySql | Dialect::MariaDb => {
+            format!("v-{}-{}-{tail}", safe(display, 4), safe(role, 4))
+        }
+    }
 }
 
-/// The first 8 characters, with `_` for whatever is no letter, digit, `_` or `-`.
-fn safe(text: &str) -> String {
+/// The first characters, with `_` for whatever is no letter, digit, `_` or `-`.
+fn safe(text: &str, most: usize) -> String {
     let keep = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
-    text.chars().take(8).map(|letter| if keep(letter) { letter } else { '_' }).collect()
+    text.chars().take(most).map(|letter| if keep(letter) { letter } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -26,11 +42,13 @@ mod tests {
         #[test]
         fn names_fit_and_are_plain(display in "\\PC{0,40}", role in "\\PC{0,40}", now: u64) {
             let now = Timestamp::from_unix_ms(now);
-            let name = generate(&display, &role, &SeededRandom::new(1), now);
-            prop_assert!(name.len() <= 63, "{}", name);
-            prop_assert!(name.starts_with("v-"));
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-            prop_assert!(name.bytes().all(plain));
+            for (dialect, most) in [(Dialect::Postgres, 63), (Dialect::MySql, 32)] {
+                let name = generate(dialect, &display, &role, &SeededRandom::new(1), now);
+                prop_assert!(name.len() <= most, "{}", name);
+                prop_assert!(name.starts_with("v-"));
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+                prop_assert!(name.bytes().all(plain));
+            }
         }
     }
 }

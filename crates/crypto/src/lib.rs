@@ -17,6 +17,7 @@ pub mod jose;
 mod key;
 pub mod keyring;
 pub mod names;
+pub mod native;
 pub mod proof;
 pub mod scram;
 pub mod shares;

@@ -1,4 +1,4 @@
-//! Clocks that tests turn, seeded randomness, fake actors and a real PostgreSQL.
+//! Clocks that tests turn, seeded randomness, fake actors and a real PostgreSQL and a real MariaDB.
 //!
 //! A dev-dependency of actors and tests only. Whatever cannot be set up here panics: a test without
 //! its ground to stand on has failed.
@@ -7,12 +7,15 @@
 
 mod clock;
 mod keys;
+mod mariadb;
 mod postgres;
 mod random;
+mod served;
 mod store;
 
 pub use clock::TestClock;
 pub use keys::FakeKeys;
+pub use mariadb::{MariaDbSession, TestMariaDb};
 pub use postgres::{TestDatabase, TestPostgres};
 pub use random::SeededRandom;
 pub use store::MemoryStore;

@@ -4,13 +4,13 @@
 //! it ends. A server in a container is used through `MSSM_TEST_POSTGRES_URL`.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
+
+use crate::served::{Served, setting};
 
 /// A running server and its superuser. Whatever fails while it is set up panics.
 pub struct TestPostgres {
@@ -20,7 +20,7 @@ pub struct TestPostgres {
     user: String,
     password: String,
     log: Option<PathBuf>,
-    server: Option<Mutex<Server>>,
+    server: Option<Served>,
 }
 
 /// A fresh, empty database.
@@ -30,13 +30,6 @@ pub struct TestDatabase {
     pub name: String,
     /// Where it is, as the superuser reaches it: `postgresql://user:password@host:port/name`.
     pub url: String,
-}
-
-/// The script that looks after a server of our own.
-struct Server {
-    script: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
 }
 
 impl TestPostgres {
@@ -181,27 +174,11 @@ impl TestPostgres {
     }
 
     fn launch(options: &[&Path]) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/postgres");
-        // A session of its own: a signal to the tests' process group must not end the clean-up.
-        let mut script = Command::new("setsid")
-            .arg(script)
-            .args(options)
-            .arg("serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("scripts/postgres: {error}"));
-        let (Some(orders), Some(answers)) = (script.stdin.take(), script.stdout.take()) else {
-            panic!("scripts/postgres has no pipes");
-        };
-        let answers = BufReader::new(answers);
-        let mut server = Server { script, orders: Some(orders), answers };
-        let url = server.read("URL ");
-        let log = server.read("LOG ");
-        Self::at(&url, Some(PathBuf::from(log)), Some(server))
+        let (server, url, log) = Served::launch("postgres", options);
+        Self::at(&url, Some(log), Some(server))
     }
 
-    fn at(url: &str, log: Option<PathBuf>, server: Option<Server>) -> Self {
+    fn at(url: &str, log: Option<PathBuf>, server: Option<Served>) -> Self {
         let config: Config = match url.parse() {
             Ok(config) => config,
             Err(error) => panic!("the database's URL: {error}"),
@@ -214,46 +191,15 @@ impl TestPostgres {
         let user = config.get_user().unwrap_or("postgres").to_owned();
         let password = config.get_password().unwrap_or_default();
         let password = String::from_utf8_lossy(password).into_owned();
-        Self { config, host, port, user, password, log, server: server.map(Mutex::new) }
+        Self { config, host, port, user, password, log, server }
     }
 
     fn order(&self, order: &str) {
-        let Some(server) = &self.server else {
-            panic!("only a private server can be stopped and started");
-        };
-        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = server.orders.as_mut().map(|orders| writeln!(orders, "{order}"));
-        assert!(matches!(sent, Some(Ok(()))), "scripts/postgres is gone");
-        server.read("ok");
-    }
-}
-
-impl Server {
-    /// The rest of the script's next line, which begins as told.
-    fn read(&mut self, beginning: &str) -> String {
-        let mut line = String::new();
-        match self.answers.read_line(&mut line) {
-            Ok(_) => {}
-            Err(error) => panic!("scripts/postgres: {error}"),
-        }
-        match line.trim_end().strip_prefix(beginning) {
-            Some(rest) => rest.to_owned(),
-            None => panic!("scripts/postgres says {line:?}, not {beginning:?}"),
+        match &self.server {
+            Some(server) => server.order(order),
+            None => panic!("only a private server can be stopped and started"),
         }
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // The end of its input tells the script to take the server away.
-        drop(self.orders.take());
-        let _ = self.script.wait();
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how the caller of the tests names a server")]
-fn setting(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -103,7 +103,12 @@ fn patch(body: &Body) -> Result<ConnectionPatch, Refusal> {
         let _ = body.raw(ignored);
     }
     let open = body.number("max_open_connections")?.map(u32::try_from).transpose();
-    let key = body.secret("private_key")?;
+    // MySQL's field holds both in one text.
+    let both = body.text("tls_certificate_key")?;
+    let key = match &both {
+        Some(both) => Some(SecretText::new(both.clone())),
+        None => body.secret("private_key")?,
+    };
     Ok(ConnectionPatch {
         plugin_name: body.text("plugin_name")?,
         connection_url: body.secret("connection_url")?,
@@ -113,7 +118,7 @@ fn patch(body: &Body) -> Result<ConnectionPatch, Refusal> {
         max_open_connections: open
             .map_err(|_| Refusal::invalid("max_open_connections is too large"))?,
         tls_ca: body.text("tls_ca")?,
-        tls_certificate: body.text("tls_certificate")?,
+        tls_certificate: body.text("tls_certificate")?.or(both),
         tls_key: key.map(SecretText::into_bytes),
         password_authentication: body.text("password_authentication")?,
         root_rotation_statements: match body.statements("root_rotation_statements")? {

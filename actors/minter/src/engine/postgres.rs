@@ -7,66 +7,117 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
+use mssm_domain::SecretText;
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DbError, Dialer, Refusal, Row, Session, WRONG_PASSWORD};
-use crate::spec::Spec;
+use super::{DbError, Refusal, Row, Session};
+use crate::dsn::Dsn;
+use crate::record::ConnectionRecord;
+use crate::spec::Lane;
+use crate::tls;
 
 /// How long one text of SQL may take until the session is given up.
 ///
 /// Longer than the server's own limit on each statement, which ends most cases cleanly.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a connection may take to be made.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Opens PostgreSQL sessions.
-pub(crate) struct Postgres;
-
-impl Dialer for Postgres {
-    fn dial<'a>(
-        &'a self,
-        spec: &'a Spec,
-        database: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Box<dyn Session>, DbError>> {
-        let work = async move {
-            let dialing = tokio::time::timeout(CONNECT_DEADLINE, dial_any(spec, database));
-            let late = |_| DbError::Unreachable("no answer in time".to_owned());
-            let session = dialing.await.map_err(late)??;
-            Ok(Box::new(session) as Box<dyn Session>)
-        };
-        work.boxed()
-    }
+/// Where a PostgreSQL server is, and how a session there begins.
+#[derive(Clone)]
+pub(crate) struct Place {
+    config: Config,
+    tls: Option<ClientConfig>,
+    /// Run first in every session.
+    settings: String,
 }
 
-/// Tries one password after the other, as long as it is the password that is refused.
-async fn dial_any(spec: &Spec, database: Option<&str>) -> Result<PgSession, DbError> {
-    let mut tried = dial(spec, spec.config.clone(), database).await;
-    for other in &spec.others {
-        match &tried {
-            Err(error) if error.code() == WRONG_PASSWORD => {}
-            _ => break,
+impl Place {
+    /// Reads a definition; an error says what is wrong with it.
+    pub(crate) fn new(
+        dsn: &Dsn,
+        record: &ConnectionRecord,
+        application: &str,
+        lane: Lane,
+    ) -> Result<Self, String> {
+        let mut config = Config::new();
+        for (host, port) in &dsn.hosts {
+            config.host(host).port(*port);
         }
-        let mut config = spec.config.clone();
-        // EXPOSE: the driver logs in with it.
-        config.password(other.expose());
-        tried = dial(spec, config, database).await;
+        if let Some(database) = &dsn.database {
+            config.dbname(database);
+        }
+        if let Some(options) = &dsn.options {
+            config.options(options);
+        }
+        let tls = tls::client(&dsn.tls(!record.tls_ca.is_empty()), &record.tls_material())?;
+        let ssl = if tls.is_some() { SslMode::Require } else { SslMode::Disable };
+        config
+            .ssl_mode(ssl)
+            .application_name(application)
+            .connect_timeout(Duration::from_secs(5))
+            .keepalives_idle(Duration::from_secs(30));
+        Ok(Self { config, tls, settings: settings(lane) })
     }
-    tried
+
+    pub(crate) fn application(&self) -> &str {
+        self.config.get_application_name().unwrap_or_default()
+    }
+
+    pub(crate) fn with_login(mut self, user: &str, password: Option<&SecretText>) -> Self {
+        self.config.user(user);
+        if self.config.get_dbname().is_none() {
+            self.config.dbname(user);
+        }
+        match password {
+            Some(password) => self.with_password(password),
+            None => self,
+        }
+    }
+
+    pub(crate) fn with_password(mut self, password: &SecretText) -> Self {
+        // EXPOSE: the driver logs in with it.
+        self.config.password(password.expose());
+        self
+    }
+
+    /// As an application would log in.
+    pub(crate) fn for_application(&self) -> Self {
+        let mut place = self.clone();
+        place.config.application_name("mssm self-test");
+        place
+    }
 }
 
-async fn dial(
-    spec: &Spec,
-    mut config: Config,
+/// What must hold in a session whatever the database's defaults are.
+///
+/// `synchronous_commit`: an acknowledged end of a login stays. `lock_timeout`: rung 1 of the ladder
+/// finds out fast that it is blocked. `standard_conforming_strings`: our quoting holds.
+fn settings(lane: Lane) -> String {
+    let lock_timeout_ms = match lane {
+        Lane::Mint | Lane::Rotate => 5_000,
+        Lane::Revoke => 500,
+    };
+    format!(
+        "SET synchronous_commit = on; SET lock_timeout = {lock_timeout_ms}; \
+         SET statement_timeout = 9000; SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; \
+         SET standard_conforming_strings = on; SET client_min_messages = error"
+    )
+}
+
+/// Opens a session.
+pub(super) async fn dial(
+    place: &Place,
     database: Option<&str>,
-) -> Result<PgSession, DbError> {
+) -> Result<Box<dyn Session>, DbError> {
+    let Place { mut config, tls, settings } = place.clone();
     if let Some(database) = database {
         config.dbname(database);
     }
-    let client = if let Some(tls) = &spec.tls {
-        let connected = config.connect(MakeRustlsConnect::new(tls.clone())).await;
+    let client = if let Some(tls) = tls {
+        let connected = config.connect(MakeRustlsConnect::new(tls)).await;
         let (client, connection) = connected.map_err(|error| unreachable(&error))?;
         drive(connection);
         client
@@ -77,8 +128,8 @@ async fn dial(
         client
     };
     let session = PgSession { client, given_up: AtomicBool::new(false) };
-    session.run(&spec.settings).await?;
-    Ok(session)
+    session.run(&settings).await?;
+    Ok(Box::new(session))
 }
 
 /// The connection lives in a task of its own, which ends with the client or the server.

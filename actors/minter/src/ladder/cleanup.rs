@@ -7,11 +7,11 @@ use mssm_messages::failpoint;
 
 use super::estate::BRIEFLY;
 use super::{Case, Ladder, Verdicts, words};
+use crate::dialect::Dialect;
 use crate::engine::DbError;
 use crate::mint::{failed_statement, pause, run_later};
 use crate::pool::Live;
 use crate::quote::{identifier, identifiers, literal, literals};
-use crate::statements::split_all;
 
 /// How often a statement that collided with others' is sent again.
 const TRIES: u32 = 10;
@@ -139,7 +139,7 @@ impl Ladder {
         let mut sql = BRIEFLY.to_owned();
         sql.push_str(&case.hold());
         let mut lengths = vec![sql.chars().count()];
-        for statement in split_all(custom).map_err(|error| error.to_string())? {
+        for statement in Dialect::Postgres.split_all(custom).map_err(|error| error.to_string())? {
             let text = run_later(&case.credential, &[statement], None);
             let text = text.map_err(|error| error.to_string())?;
             lengths.push(text.chars().count());

@@ -7,7 +7,6 @@ use mssm_messages::engine::EngineError;
 use super::mounts;
 use crate::book::{Book, connection_path};
 use crate::connections::names;
-use crate::dsn::Dsn;
 use crate::record::ConnectionRecord;
 
 /// A connection and the version of its record.
@@ -51,18 +50,19 @@ pub(super) async fn sharing(
 /// address.
 fn is_same_user(one: &ConnectionRecord, other: &ConnectionRecord) -> bool {
     let place = |record: &ConnectionRecord| {
-        // EXPOSE: read for the places it names.
-        let dsn = Dsn::parse(record.connection_url.expose()).ok()?;
+        let dsn = record.dsn().ok()?;
         Some((dsn.username(&record.username)?, dsn.hosts))
     };
     let (Some((name, hosts)), Some((other_name, other_hosts))) = (place(one), place(other)) else {
         return false;
     };
+    // MySQL's ids change while its data stay.
+    let id_is_final = one.dialect().is_ok_and(|dialect| dialect.is_postgres());
     let same_server = match (&one.system_identifier, &other.system_identifier) {
-        (Some(one), Some(other)) => one == other,
+        (Some(one), Some(other)) if one == other || id_is_final => one == other,
         _ => hosts.iter().any(|host| other_hosts.contains(host)),
     };
-    name == other_name && same_server
+    name == other_name && same_server && one.dialect() == other.dialect()
 }
 
 /// True if a user of this connection's server is the root user of some connection.
@@ -72,8 +72,7 @@ pub(super) async fn is_root_user(
     username: &str,
 ) -> Result<bool, EngineError> {
     let is = |member: &Member| {
-        // EXPOSE: read for the user it names.
-        let dsn = Dsn::parse(member.record.connection_url.expose()).ok();
+        let dsn = member.record.dsn().ok();
         let user = dsn.and_then(|dsn| dsn.username(&member.record.username));
         let here = match (&record.system_identifier, &member.record.system_identifier) {
             (Some(one), Some(other)) => one == other,

@@ -17,8 +17,7 @@ use super::members::{Member, all, sharing};
 use super::record::{Kept, RootPending};
 use super::{Change, How, Key, dial, end_backend, generate_password, unavailable};
 use crate::book::{Book, connection_path, damaged};
-use crate::dsn::Dsn;
-use crate::engine::WRONG_PASSWORD;
+use crate::mysql;
 use crate::pool::{Backend, Live};
 use crate::record::{ConnectionRecord, encode};
 
@@ -158,7 +157,9 @@ async fn rotate_in_turn(book: &Rc<Book>, mount: MountId, name: &str) -> Result<(
         )));
     }
     let how = How {
+        dialect: live.facts.dialect,
         statements: &record.root_rotation_statements,
+        default: mysql::rotation::default(&live, &username).await.map_err(unavailable)?,
         plain: record.password_authentication == "password",
         rounds: mssm_crypto::scram::DEFAULT_ITERATIONS,
     };
@@ -198,8 +199,7 @@ pub(crate) fn check(name: &str, record: &ConnectionRecord) -> Result<(), EngineE
             "its password comes from the server's configuration, which would have the old one: it is changed there",
         );
     }
-    // EXPOSE: read for whether a password is written into it.
-    let dsn = Dsn::parse(record.connection_url.expose()).map_err(EngineError::Invalid)?;
+    let dsn = record.dsn().map_err(EngineError::Invalid)?;
     if dsn.spells_password() {
         return invalid(
             "its password is written into connection_url: use the field password, and {{password}} in the URL",
@@ -215,13 +215,12 @@ pub(crate) fn check(name: &str, record: &ConnectionRecord) -> Result<(), EngineE
 /// Who we are there; an error if it is not the server that was meant, or one that only follows.
 async fn check_server(record: &ConnectionRecord, live: &Live) -> Result<String, EngineError> {
     let invalid = |text: &str| Err(EngineError::Unavailable(text.to_owned()));
-    if let (Some(known), Some(seen)) = (&record.system_identifier, &live.facts.system_identifier)
-        && known != seen
-    {
+    if live.facts.contradict(record.system_identifier.as_deref()) {
         return invalid("the connection leads to another database server than it did");
     }
     const WHO: &str = "SELECT session_user, pg_is_in_recovery()";
-    let rows = live.run(WHO).await.map_err(unavailable)?;
+    let who = if live.facts.dialect.is_postgres() { WHO } else { mysql::facts::WHO };
+    let rows = live.run(who).await.map_err(unavailable)?;
     let mut fields = rows.into_iter().next().unwrap_or_default().into_iter().flatten();
     match (fields.next(), fields.next().as_deref()) {
         (Some(username), Some("f")) if !live.facts.backend.started.is_empty() => Ok(username),
@@ -290,7 +289,7 @@ async fn logs_in(
 ) -> Result<bool, EngineError> {
     match dial(book, record, Some(password)).await {
         Ok(live) => check_server(record, &live).await.map(|_| true),
-        Err(error) if error.code() == WRONG_PASSWORD => Ok(false),
+        Err(error) if error.is_wrong_password() => Ok(false),
         Err(error) => Err(unavailable(error)),
     }
 }

@@ -23,6 +23,7 @@ use super::{Key, dial, unavailable};
 use crate::book::{Book, Target};
 use crate::connections::names;
 use crate::mint::{find_target, is_allowed};
+use crate::mysql;
 use crate::quote::literals;
 use crate::rolecheck::check_rotation;
 
@@ -78,6 +79,9 @@ pub(crate) async fn write(
     let (version, mut record) = stored.unwrap_or_else(|| (0, StaticRoleRecord::new()));
     apply(&mut record, msg.patch, is_new)?;
     let target = find_target(book, mount, &record.db_name).await?;
+    let dialect = target.record.dialect().map_err(EngineError::Invalid)?;
+    check_rotation(dialect, &record.rotation_statements, "rotation_statements")
+        .map_err(EngineError::Invalid)?;
     if !is_allowed(&target.record.allowed_roles, name) {
         return Err(EngineError::Forbidden(format!("\"{name}\" is not an allowed role")));
     }
@@ -149,7 +153,6 @@ fn apply(
         return invalid("username must be the name of a database user, of 1 to 63 bytes");
     }
     if let Some(statements) = patch.rotation_statements {
-        check_rotation(&statements, "rotation_statements").map_err(EngineError::Invalid)?;
         record.rotation_statements = statements;
     }
     record.plan.apply(patch.plan)?;
@@ -217,12 +220,16 @@ async fn check_users(
     record: &StaticRoleRecord,
     target: &Target,
 ) -> Result<Vec<String>, EngineError> {
-    let users = literals(record.accounts.iter().map(|account| account.username.as_str()));
+    let names = record.accounts.iter().map(|account| account.username.as_str());
+    let live = dial(book, &target.record, None).await.map_err(unavailable)?;
+    if !live.facts.dialect.is_postgres() {
+        return mysql::rotation::check_users(&live, names).await;
+    }
+    let users = literals(names);
     let sql = format!(
         "SELECT rolname, rolcanlogin, coalesce(shobj_description(oid, 'pg_authid') LIKE 'mssm2:%', \
          false) FROM pg_roles WHERE rolname IN ({users})"
     );
-    let live = dial(book, &target.record, None).await.map_err(unavailable)?;
     let rows = live.run(&sql).await.map_err(unavailable)?;
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.into_iter().flatten().collect()).collect();

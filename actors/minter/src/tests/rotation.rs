@@ -11,7 +11,7 @@ use mssm_messages::storage::StorageError;
 use mssm_testkit::{MemoryStore, TestDatabase, TestPostgres};
 use tokio_postgres::Client;
 
-use crate::engine::postgres::Postgres;
+use crate::engine::Servers;
 use crate::minter::Tick;
 use crate::testing::{CREATE, FakeDatabase, Rig, fake_patch, no, patch, row};
 
@@ -65,7 +65,7 @@ impl Place {
     pub(super) async fn rig_over(&self, store: &MemoryStore) -> Rig {
         let seed = u64::from_str_radix(&self.database.name[1..], 16).unwrap();
         let seed = seed.wrapping_add(store.commits());
-        Rig::over(Arc::new(Postgres), seed, store).open().await
+        Rig::over(Arc::new(Servers), seed, store).open().await
     }
 
     /// Waits until a session of ours sleeps in the database.
@@ -92,7 +92,7 @@ impl Rig {
         self.minter.send(write).await.unwrap().map(|_| ())
     }
 
-    async fn in_doubt(&self) -> bool {
+    pub(super) async fn in_doubt(&self) -> bool {
         let name = ConnectionName::parse("main").unwrap();
         let read = ReadConnection { mount: self.mount, name };
         self.minter.send(read).await.unwrap().unwrap().rotation.in_doubt
@@ -103,7 +103,7 @@ impl Rig {
     }
 }
 
-fn statements(texts: &[&str]) -> ConnectionPatch {
+pub(super) fn statements(texts: &[&str]) -> ConnectionPatch {
     let texts = texts.iter().map(|text| (*text).to_owned()).collect();
     ConnectionPatch { root_rotation_statements: Some(texts), ..ConnectionPatch::default() }
 }

@@ -6,6 +6,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::dialect::Dialect;
 use crate::lexer::lex;
 use crate::statements::split;
 use crate::template::{TemplateError, Values, render};
@@ -131,8 +132,14 @@ async fn hostile_names_arrive_as_they_are() {
     let hostile = proptest::string::string_regex(hostile).unwrap();
     for _ in 0..300 {
         let name = draw(&hostile, &mut runner);
-        let values =
-            Values { name: &name, role: &name, expiration: None, password: None, verifier: None };
+        let values = Values {
+            dialect: Dialect::Postgres,
+            name: &name,
+            role: &name,
+            expiration: None,
+            password: None,
+            verifier: None,
+        };
         let template =
             "SELECT '{{name}}', E'\\'{{name}}', 'a' || '{{role}}' /* {{name}} */ -- {{name}}\n";
         let sql = render(template, &values).unwrap();

@@ -15,23 +15,23 @@ use crate::minter::Tick;
 use crate::testing::{Rig, patch};
 
 impl Rig {
-    async fn fixed(&self, patch: StaticRolePatch) -> Result<Vec<String>, EngineError> {
+    pub(super) async fn fixed(&self, patch: StaticRolePatch) -> Result<Vec<String>, EngineError> {
         let (mount, name) = (self.mount, RoleName::parse("fixed").unwrap());
         self.minter.send(WriteStaticRole { mount, name, patch }).await.unwrap()
     }
 
-    async fn credentials(&self) -> Result<StaticCredentials, EngineError> {
+    pub(super) async fn credentials(&self) -> Result<StaticCredentials, EngineError> {
         let (mount, name) = (self.mount, RoleName::parse("fixed").unwrap());
         self.minter.send(ReadStaticCredentials { mount, name }).await.unwrap()
     }
 
-    async fn rotate_fixed(&self, force: bool) -> Result<(), EngineError> {
+    pub(super) async fn rotate_fixed(&self, force: bool) -> Result<(), EngineError> {
         let (mount, name) = (self.mount, RoleName::parse("fixed").unwrap());
         self.minter.send(RotateStaticRole { mount, name, force }).await.unwrap()
     }
 }
 
-fn fixed(users: &[&str]) -> StaticRolePatch {
+pub(super) fn fixed(users: &[&str]) -> StaticRolePatch {
     StaticRolePatch {
         db_name: Some("main".to_owned()),
         usernames: Some(users.iter().map(|user| (*user).to_owned()).collect()),

@@ -11,6 +11,7 @@ use super::{path, plan, read_record, take_turn};
 use crate::book::{Book, Target, damaged};
 use crate::engine::DbError;
 use crate::mint::find_target;
+use crate::mysql;
 use crate::pool::Backend;
 use crate::record::encode;
 use crate::rotation::record::{Kept, StaticPending, StaticRoleRecord};
@@ -118,8 +119,11 @@ impl Role<'_> {
             },
         };
         let account = self.record.accounts.get(pending.account).ok_or(EngineError::Internal)?;
+        let default = mysql::rotation::default(&live, &account.username).await;
         let how = How {
+            dialect: live.facts.dialect,
             statements: &self.record.rotation_statements,
+            default: default.map_err(unavailable)?,
             plain: target.record.password_authentication == "password",
             rounds: self.record.scram_iterations,
         };

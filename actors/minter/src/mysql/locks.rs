@@ -1,0 +1,148 @@
+//! Named locks by which any session of ours finds, ends and sees gone any other.
+//!
+//! Nothing else tells whose a session is: MariaDB shows no name of a program. A server frees such a lock
+//! in the session's own thread, after its last statement: who holds none has nothing under way.
+//!
+//! Each session takes two, with the same number: one of this run of the server, one of its cluster. So
+//! whoever holds the second and not the first belongs to an earlier run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mssm_domain::{BootId, ClusterId};
+
+use super::errors::{MAY_NOT_KILL, NO_SUCH_SESSION};
+use super::quote::literal;
+use crate::engine::{DbError, Session};
+use crate::pool::{Backend, Live};
+use crate::spec::{Lane, application_name};
+
+/// More than the sessions that one run opens on all connections to one server.
+const SLOTS: u64 = 256;
+/// How often we look whether sessions that were told to end have: about 5 s in all.
+const LOOKS: u32 = 20;
+
+/// The names of locks, but for their numbers.
+pub(crate) struct Locks {
+    run: String,
+    cluster: String,
+}
+
+impl Locks {
+    /// Those of the sessions of a name, as `mssm:<cluster>:<boot><lane>`.
+    pub(crate) fn of(application: &str) -> Self {
+        let mut parts = application.split(':').skip(1);
+        let (cluster, boot) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        // 64 characters are all there is.
+        let boot = boot.get(..16).unwrap_or(boot);
+        Self { run: format!("mssm:{cluster}:{boot}:"), cluster: format!("mssm:{cluster}:") }
+    }
+
+    /// Those of a run's sessions.
+    pub(crate) fn of_run(cluster: ClusterId, boot: BootId) -> Self {
+        Self::of(&application_name(cluster, boot, Lane::Revoke))
+    }
+
+    /// Takes both, with the first number that is free; replies the name of the run's.
+    pub(crate) async fn take(&self, session: &dyn Session, id: u64) -> Result<String, DbError> {
+        for number in (0..SLOTS).map(|step| (id + step) % SLOTS) {
+            let (run, cluster) = self.pair(number);
+            let sql = format!(
+                "SELECT GET_LOCK({}, 0), GET_LOCK({}, 0)",
+                literal(&run),
+                literal(&cluster)
+            );
+            let row = session.run(&sql).await?.into_iter().next().unwrap_or_default();
+            let taken = row.iter().filter(|field| field.as_deref() == Some("1")).count();
+            if taken == 2 {
+                return Ok(run);
+            }
+            // Whoever holds one of a pair would look like one of an earlier run to others.
+            let (run, cluster) = (literal(&run), literal(&cluster));
+            session.run(&format!("DO RELEASE_LOCK({run}), RELEASE_LOCK({cluster})")).await?;
+        }
+        Err(DbError::Busy)
+    }
+
+    fn pair(&self, number: u64) -> (String, String) {
+        (format!("{}{number}", self.run), format!("{}{number}", self.cluster))
+    }
+
+    /// Ends every session of earlier runs and sees them gone.
+    pub(crate) async fn end_earlier(&self, live: &Live) -> Result<(), String> {
+        let fields = (0..SLOTS).map(|number| {
+            let (run, cluster) = self.pair(number);
+            let (run, cluster) = (literal(&run), literal(&cluster));
+            format!("(SELECT IS_USED_LOCK({cluster}) id, IS_USED_LOCK({run}) own)")
+        });
+        let pairs = fields.collect::<Vec<_>>().join(" UNION ALL ");
+        let sql = format!("SELECT id FROM ({pairs}) held WHERE id IS NOT NULL AND NOT id <=> own");
+        end(live, &sql).await
+    }
+}
+
+/// Ends sessions of this run and sees them gone.
+pub(crate) async fn end_backends(live: &Live, backends: &[Backend]) -> Result<(), String> {
+    // The same number may have gone to another since.
+    let by_name: BTreeMap<&str, &str> =
+        backends.iter().map(|backend| (backend.started.as_str(), backend.pid.as_str())).collect();
+    let one = |(name, id): (&&str, &&str)| {
+        format!("(SELECT IS_USED_LOCK({}) id, {} meant)", literal(name), literal(id))
+    };
+    let pairs: Vec<String> = by_name.iter().map(one).collect();
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let pairs = pairs.join(" UNION ALL ");
+    let sql = format!(
+        "SELECT id FROM ({pairs}) held WHERE id = CAST(meant AS UNSIGNED) AND id <> CONNECTION_ID()"
+    );
+    end(live, &sql).await
+}
+
+/// Ends what a query finds, until it finds nothing.
+pub(super) async fn end(live: &Live, sql: &str) -> Result<(), String> {
+    for look in 0..LOOKS {
+        let rows = live.run(sql).await.map_err(|error| error.public())?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for id in rows.into_iter().flatten().flatten() {
+            kill(live, &id).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(5 << look.min(6))).await;
+    }
+    Err("sessions that were told to end do not".to_owned())
+}
+
+async fn kill(live: &Live, id: &str) -> Result<(), String> {
+    let Ok(id) = id.parse::<u64>() else { return Err("a session has no number".to_owned()) };
+    match live.run(&format!("KILL CONNECTION {id}")).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == NO_SUCH_SESSION => Ok(()),
+        Err(error) if error.code() == MAY_NOT_KILL => Err(format!(
+            "the connection's user may not end sessions (CONNECTION ADMIN): {}",
+            error.public()
+        )),
+        Err(error) => Err(error.public()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn names_of_locks_fit_and_tell_runs_apart() {
+        let id = Uuid::from_u128(u128::MAX);
+        let name = |boot| {
+            application_name(ClusterId::from_uuid(id), BootId::from_uuid(boot), Lane::Revoke)
+        };
+        let (run, cluster) = Locks::of(&name(id)).pair(SLOTS - 1);
+        assert!(run.len() <= 64 && cluster.len() <= 64, "{run} {cluster}");
+        assert_ne!(run, Locks::of(&name(Uuid::from_u128(1))).pair(SLOTS - 1).0);
+        assert_eq!(cluster, Locks::of(&name(Uuid::from_u128(1))).pair(SLOTS - 1).1);
+    }
+}

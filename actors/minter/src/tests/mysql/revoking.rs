@@ -1,0 +1,165 @@
+//! Ending logins on a real MariaDB: what blocks, what comes late, and what must be spared.
+
+use mssm_domain::{BootId, ClusterId};
+use mssm_messages::engine::{EngineError, Outcome};
+use mssm_messages::minter::RolePatch;
+use mssm_testkit::{MariaDbSession, TestMariaDb};
+use uuid::Uuid;
+
+use super::{CREATE, rig};
+use crate::spec::{Lane, application_name};
+use crate::testing::Rig;
+
+/// What a session of some run of some cluster holds.
+async fn pose_as(
+    server: &TestMariaDb,
+    cluster: ClusterId,
+    boot: BootId,
+    slot: u32,
+) -> MariaDbSession {
+    let name = application_name(cluster, boot, Lane::Mint);
+    let mut parts = name.split(':').skip(1);
+    let (cluster, boot) = (parts.next().unwrap(), parts.next().unwrap());
+    let mut session = server.admin().await;
+    let boot = &boot[..16];
+    let sql = format!(
+        "SELECT GET_LOCK('mssm:{cluster}:{boot}:{slot}', 0), GET_LOCK('mssm:{cluster}:{slot}', 0)"
+    );
+    assert_eq!(session.run(&sql).await, [["1", "1"]]);
+    session
+}
+
+fn earlier() -> BootId {
+    BootId::from_uuid(Uuid::from_u128(77 << 64))
+}
+
+#[actix_rt::test]
+async fn a_mint_of_an_earlier_run_cannot_come_through_behind_a_revocation() {
+    let server = TestMariaDb::private();
+    let (rig, _) = rig(&server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let login = Rig::doubtful(rig.prepare("app").await.unwrap(), rig.lease());
+    let mut late = pose_as(&server, rig.cluster, earlier(), 200).await;
+    let mut holder = server.admin().await;
+    holder.run("FLUSH TABLES WITH READ LOCK").await;
+    let sql = format!("CREATE USER '{}'@'%' IDENTIFIED BY 'x'", login.username);
+    let minting = actix_rt::spawn(async move { late.try_run(&sql).await.is_ok() });
+    let waits = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'CREATE USER%'";
+    while holder.run(waits).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let outcomes = rig.revoke_all(&[&login], Some(earlier())).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    holder.run("UNLOCK TABLES").await;
+    assert!(!minting.await.unwrap(), "the late mint was ended");
+    assert!(!server.user_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_fence_ends_no_session_of_its_own_run_and_of_no_other_cluster() {
+    let server = TestMariaDb::shared();
+    let (rig, _) = rig(server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let other = ClusterId::from_uuid(Uuid::from_u128(1 << 120));
+    let mut sessions = vec![
+        pose_as(server, rig.cluster, rig.boot, 201).await,
+        pose_as(server, other, earlier(), 202).await,
+        server.admin().await,
+    ];
+    let login = Rig::doubtful(rig.prepare("app").await.unwrap(), rig.lease());
+    let outcomes = rig.revoke_all(&[&login], Some(earlier())).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    for session in &mut sessions {
+        assert!(session.try_run("SELECT 1").await.is_ok());
+    }
+}
+
+#[actix_rt::test]
+async fn a_mint_whose_session_dies_is_in_doubt_and_is_taken_down() {
+    let server = TestMariaDb::private();
+    let (rig, _) = rig(&server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let prepared = rig.prepare("app").await.unwrap();
+    let lease = rig.lease();
+    let mut admin = server.admin().await;
+    admin.run("FLUSH TABLES WITH READ LOCK").await;
+    let ending = async {
+        let waits = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'CREATE USER%'";
+        loop {
+            if let Some(row) = admin.run(waits).await.first() {
+                admin.run(&format!("KILL {}", row[0])).await;
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        admin.run("UNLOCK TABLES").await;
+    };
+    let (made, ()) = futures_util::future::join(rig.create(&prepared, &lease), ending).await;
+    let error = made.unwrap_err();
+    assert!(error.in_doubt && matches!(error.error, EngineError::Unavailable(_)), "{error}");
+    let login = Rig::doubtful(prepared, lease);
+    let outcomes = rig.revoke_all(&[&login], Some(rig.boot)).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    assert!(!server.user_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_login_that_holds_the_servers_tables_is_barred_all_the_same() {
+    let server = TestMariaDb::private();
+    let (rig, _) = rig(&server).await;
+    rig.role("app", &[CREATE, "GRANT RELOAD ON *.* TO '{{name}}'@'%'"]).await.unwrap();
+    let (login, other) = (rig.mint("app").await.unwrap(), rig.mint("app").await.unwrap());
+    let mut session = server.connect(&login.username, &login.password).await.unwrap();
+    session.run("FLUSH TABLES WITH READ LOCK").await;
+    let outcomes = rig.revoke_all(&[&login, &other], None).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone, Outcome::Gone]);
+    assert!(session.try_run("SELECT 1").await.is_err());
+    for login in [login, other] {
+        assert!(!server.user_exists(&login.username).await);
+    }
+}
+
+#[actix_rt::test]
+async fn what_a_role_says_of_an_end_is_done_after_access_has_ended_and_told_if_it_fails() {
+    let server = TestMariaDb::shared();
+    let (rig, database) = rig(server).await;
+    let patch = |statement: String| RolePatch {
+        creation_statements: Some(vec![CREATE.to_owned()]),
+        revocation_statements: Some(vec![statement]),
+        ..RolePatch::default()
+    };
+    let note = format!("INSERT INTO {database}.ended VALUES ('{{{{name}}}}')");
+    rig.role_with("app", patch(note)).await.unwrap();
+    let login = rig.mint("app").await.unwrap();
+    let mut session = server.connect(&login.username, &login.password).await.unwrap();
+    match rig.revoke(&login).await {
+        Outcome::AccessEnded(why) => {
+            assert!(why.starts_with("revocation_statements: statement 1: "), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(session.try_run("SELECT 1").await.is_err());
+    assert!(server.connect(&login.username, &login.password).await.is_err());
+    let mut admin = server.admin().await;
+    admin.run(&format!("CREATE TABLE {database}.ended (name text)")).await;
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    let ended = admin.run(&format!("SELECT name FROM {database}.ended")).await;
+    assert_eq!(ended, [[login.username.clone()]]);
+    assert!(!server.user_exists(&login.username).await);
+}
+
+#[actix_rt::test]
+async fn a_server_that_only_follows_proves_nothing() {
+    let server = TestMariaDb::private();
+    let (rig, _) = rig(&server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let login = rig.mint("app").await.unwrap();
+    let mut admin = server.admin().await;
+    admin.run("SET GLOBAL read_only = 1").await;
+    match rig.revoke(&login).await {
+        Outcome::Failed(why) => assert!(why.contains("only follows"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    admin.run("SET GLOBAL read_only = 0").await;
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}

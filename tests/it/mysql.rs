@@ -1,0 +1,360 @@
+//! MySQL logins under leases: the main job, and what must not go wrong, on a real MariaDB.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use mssm_testkit::{MariaDbSession, TestMariaDb};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::harness::{Client, Login, Options, Server, Stopwatch, eventually, stays};
+
+const CREATE: &str = "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'";
+/// Lifetime of short logins.
+const TTL: Duration = Duration::from_secs(3);
+/// How late an end may be seen, on a busy machine.
+const LATE: Duration = Duration::from_secs(10);
+/// How long what a kill left may take to be gone.
+const SETTLED: Duration = Duration::from_mins(1);
+
+/// A database with orders in it, and its server.
+struct Shop {
+    runtime: Runtime,
+    private: Option<TestMariaDb>,
+    name: String,
+}
+
+impl Shop {
+    fn shared() -> Self {
+        Self::on(None)
+    }
+
+    fn private() -> Self {
+        Self::on(Some(TestMariaDb::private()))
+    }
+
+    fn on(private: Option<TestMariaDb>) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let server = private.as_ref().unwrap_or_else(|| TestMariaDb::shared());
+        let name = runtime.block_on(server.fresh_database());
+        let shop = Self { runtime, private, name };
+        shop.sql(&format!("CREATE TABLE {}.orders (id int)", shop.name));
+        shop.sql(&format!("INSERT INTO {}.orders VALUES (1), (2), (3)", shop.name));
+        shop
+    }
+
+    fn server(&self) -> &TestMariaDb {
+        self.private.as_ref().unwrap_or_else(|| TestMariaDb::shared())
+    }
+
+    fn sql(&self, sql: &str) -> Vec<Vec<String>> {
+        self.runtime.block_on(async { self.server().admin().await.run(sql).await })
+    }
+
+    fn login(&self, login: &Login) -> Result<MariaDbSession, String> {
+        self.runtime.block_on(self.server().connect(&login.user, &login.password))
+    }
+
+    fn accepts(&self, login: &Login) -> bool {
+        self.login(login).is_ok()
+    }
+
+    fn orders(&self, session: &mut MariaDbSession) -> Option<usize> {
+        let sql = format!("SELECT * FROM {}.orders", self.name);
+        self.runtime.block_on(session.try_run(&sql)).ok().map(|rows| rows.len())
+    }
+
+    /// The logins that there are on a server of one's own.
+    fn minted(&self) -> Vec<String> {
+        let rows = self.sql("SELECT User FROM mysql.user WHERE User LIKE 'v-%' ORDER BY 1");
+        rows.into_iter().flatten().collect()
+    }
+
+    fn connection(&self) -> Value {
+        let (host, port) = (self.server().host(), self.server().port());
+        json!({
+            "plugin_name": "mysql-database-plugin",
+            "connection_url": format!("{{{{username}}}}:{{{{password}}}}@tcp({host}:{port})/"),
+            "username": self.server().admin_user(),
+            "password": self.server().admin_password(),
+            "allowed_roles": ["*"],
+        })
+    }
+
+    fn role(&self, ttl: &str) -> Value {
+        let grant = format!("GRANT SELECT ON {}.* TO '{{{{name}}}}'@'%'", self.name);
+        json!({
+            "db_name": "main", "creation_statements": [CREATE, grant],
+            "default_ttl": ttl, "max_ttl": "2h",
+        })
+    }
+
+    #[track_caller]
+    fn configure(&self, root: &Client, ttl: &str) {
+        root.post("db/config/main", self.connection()).expect(204);
+        root.post("db/roles/app", self.role(ttl)).expect(204);
+    }
+}
+
+#[test]
+fn a_mysql_login_works_and_then_does_not_with_nobody_asking() {
+    let shop = Shop::shared();
+    let server = Server::open();
+    let root = server.root();
+    shop.configure(&root, "3s");
+    assert_eq!(root.get("db/roles/app").expect(200).data()["verified"], json!(true));
+    let client = server.limited("app", "path \"db/creds/app\" { capabilities = [\"read\"] }");
+    let since = Stopwatch::start();
+    let login = Login::mint(&client, "db/creds/app");
+    let mut session = shop.login(&login).unwrap();
+    assert_eq!(shop.orders(&mut session), Some(3));
+    let left = TTL.saturating_sub(since.elapsed() + Duration::from_millis(500));
+    stays("the login works", left, || shop.accepts(&login));
+    eventually("the login is refused", LATE, || (!shop.accepts(&login)).then_some(()));
+    eventually("the session ends", LATE, || shop.orders(&mut session).is_none().then_some(()));
+    let there = || shop.runtime.block_on(shop.server().user_exists(&login.user));
+    eventually("the user is gone", LATE, || (!there()).then_some(()));
+    let verified = server.verify_audit(&server.audit_key(), &server.audit());
+    assert!(verified.status.success(), "{verified:?}");
+    for (log, what) in [(server.audit_text(), "audit"), (server.log(), "server")] {
+        assert!(!log.contains(&login.password), "the password stands in the {what} log");
+        assert!(!log.contains(shop.server().admin_password()), "{what} log");
+    }
+    if let Some(log) = shop.server().log() {
+        assert!(log.contains(&login.user), "statements are logged");
+        assert!(!log.contains(&login.password), "the password stands in the database's log");
+    }
+}
+
+#[test]
+fn names_of_plugins_that_vaults_users_write_are_known_and_others_are_told_what_there_is() {
+    let shop = Shop::shared();
+    let server = Server::open();
+    let root = server.root();
+    for kind in ["mysql", "mysql-aurora", "mysql-rds", "mysql-legacy"] {
+        let mut connection = shop.connection();
+        connection["plugin_name"] = json!(format!("{kind}-database-plugin"));
+        root.post(&format!("db/config/{kind}"), connection).expect(204);
+    }
+    let mut connection = shop.connection();
+    connection["plugin_name"] = json!("oracle-database-plugin");
+    let refused = root.post("db/config/main", connection).refused(400, "mysql-rds-database-plugin");
+    assert!(refused.text.contains("postgresql-database-plugin"), "{}", refused.text);
+    let shown = root.get("db/config/mysql").expect(200);
+    assert_eq!(shown.data()["plugin_name"], json!("mysql-database-plugin"));
+    assert!(!shown.text.contains(shop.server().admin_password()));
+}
+
+#[test]
+fn a_role_that_is_broken_or_mighty_is_refused_with_the_servers_words() {
+    let shop = Shop::shared();
+    let server = Server::open();
+    let root = server.root();
+    root.post("db/config/main", shop.connection()).expect(204);
+    let cases = [
+        (json!([CREATE, "GRANT SELECT ON nowhere.nothing TO '{{name}}'@'%'"]), "statement 2"),
+        (json!([CREATE, "GRANTT SELECT"]), "You have an error in your SQL syntax"),
+        (json!([CREATE, "COMMIT"]), "COMMIT is refused"),
+        (json!([CREATE, "GRANT ALL ON *.* TO '{{name}}'@'%'"]), "allow_privileged=true"),
+        (json!([CREATE, format!("CREATE DATABASE {}_once", shop.name)]), "database exists"),
+    ];
+    for (statements, words) in cases {
+        let role = json!({"db_name": "main", "creation_statements": statements});
+        root.post("db/roles/bad", role).refused(400, words);
+        root.get("db/roles/bad").expect(404);
+    }
+    let rights = "GRANT SUPER ON *.* TO '{{name}}'@'%'";
+    let through = format!("{}_through", shop.name);
+    shop.sql(&format!("CREATE PROCEDURE {}.grant_it() SELECT 1", shop.name));
+    let role = json!({"db_name": "main", "creation_statements": [CREATE, rights], "allow_privileged": true});
+    let written = root.post(&format!("db/roles/{through}"), role).expect(200);
+    assert!(written.warnings().contains("SUPER"), "{}", written.text);
+    eventually("no lease is left", LATE, || {
+        (root.list("sys/leases/lookup/db/self-test").status == 404).then_some(())
+    });
+}
+
+#[test]
+fn what_expires_while_the_database_is_down_is_gone_when_it_is_back() {
+    let shop = Shop::private();
+    let server = Server::open();
+    let root = server.root();
+    shop.configure(&root, "2s");
+    let login = Login::mint(&root, "db/creds/app");
+    shop.server().stop();
+    let watch = Stopwatch::start();
+    let refused = root.get("db/creds/app");
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(watch.elapsed() < Duration::from_secs(10));
+    eventually("the lease is due", LATE, || (watch.elapsed() > TTL).then_some(()));
+    shop.server().start();
+    eventually("the login is refused", LATE, || (!shop.accepts(&login)).then_some(()));
+    eventually("nothing is left", LATE, || shop.minted().is_empty().then_some(()));
+}
+
+#[test]
+fn what_expires_while_the_server_is_dead_is_gone_after_the_unseal() {
+    let shop = Shop::private();
+    let mut server = Server::open();
+    shop.configure(&server.root(), "2s");
+    let login = Login::mint(&server.root(), "db/creds/app");
+    server.kill9();
+    let watch = Stopwatch::start();
+    eventually("the lease is due", LATE, || (watch.elapsed() > TTL).then_some(()));
+    assert!(shop.accepts(&login), "nobody was there to end it");
+    server.again();
+    server.unseal();
+    eventually("the login is refused", LATE, || (!shop.accepts(&login)).then_some(()));
+    eventually("nothing is left", LATE, || shop.minted().is_empty().then_some(()));
+}
+
+#[test]
+fn sixteen_mints_at_once_are_sixteen_logins_and_a_prefix_ends_them_all() {
+    let shop = Shop::private();
+    let server = Server::open();
+    let root = server.root();
+    shop.configure(&root, "1h");
+    let logins: Vec<Login> = std::thread::scope(|scope| {
+        let mint = || Login::mint(&root, "db/creds/app");
+        let threads: Vec<_> = (0..16).map(|_| scope.spawn(mint)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(shop.minted().len(), 16);
+    assert!(logins.iter().all(|login| shop.accepts(login)));
+    root.put("sys/leases/revoke-prefix/db/creds/app", json!({"sync": true})).expect(204);
+    assert_eq!(shop.minted(), Vec::<String>::new());
+}
+
+/// Asks for logins until nobody answers.
+fn mint_until_it_dies(root: &Client) -> Vec<Login> {
+    let mut logins = Vec::new();
+    while let Ok(answer) = root.try_send("GET", "db/creds/app", &[], None) {
+        if answer.status != 200 {
+            break;
+        }
+        logins.push(Login::of(&answer));
+    }
+    logins
+}
+
+/// What was answered lives; every login has its lease, and every lease its login.
+fn only_leased_logins_are_left(shop: &Shop, root: &Client, known: &[Login], after: &str) {
+    eventually(&format!("logins and leases agree after {after}"), SETTLED, || {
+        let minted = shop.minted();
+        let leases = root.list("sys/leases/lookup/db/creds/app/");
+        let leases = if leases.status == 404 { 0 } else { leases.keys().len() };
+        let there = known.iter().all(|login| minted.contains(&login.user));
+        (there && leases == minted.len()).then_some(())
+    });
+}
+
+#[test]
+fn after_kill_9_amid_minting_no_login_is_without_a_lease() {
+    let shop = Shop::private();
+    let mut server = Server::open();
+    shop.configure(&server.root(), "1h");
+    let mut known = Vec::new();
+    for round in 1..=3 {
+        let root = server.root();
+        known.extend(std::thread::scope(|scope| {
+            let mint = || mint_until_it_dies(&root);
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(mint)).collect();
+            eventually("some logins are made", SETTLED, || {
+                (shop.minted().len() > 12 * round).then_some(())
+            });
+            server.kill9();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        }));
+        server.again();
+        server.unseal();
+        only_leased_logins_are_left(&shop, &server.root(), &known, "a kill");
+    }
+    assert!(known.iter().all(|login| shop.accepts(login)));
+    let all = server.root().put("sys/leases/revoke-prefix/db/creds/app", json!({"sync": true}));
+    all.expect(204);
+    assert_eq!(shop.minted(), Vec::<String>::new());
+}
+
+#[test]
+fn killed_at_every_step_of_a_mint_and_of_an_end_no_login_is_without_a_lease() {
+    const ABORTED: i32 = 6;
+    let shop = Shop::private();
+    let seal = "kind = \"static\"\nkey_file = \"{folder}/root.key\"".to_owned();
+    let files = vec![("root.key", "5a".repeat(32))];
+    let mut server = Server::start(Options { seal, files, ..Options::default() });
+    let founded = server.client().put("sys/init", json!({})).expect(200);
+    server.root_token = founded.text_at("/root_token");
+    let _ = server.client().put("sys/unseal", json!({}));
+    let mut role = shop.role("1h");
+    role["verify"] = json!(false);
+    server.root().post("db/config/main", shop.connection()).expect(204);
+    let written = server.root().post("db/roles/app", role);
+    assert!(written.status < 300, "{}", written.text);
+    let mint = ["before_session", "before_sql", "between_statements:1", "between_statements:2"];
+    let mint = mint.into_iter().chain(["between_statements:3", "after_sql"]);
+    let end = ["before_look", "after_look", "before_access", "before_bar", "after_bar"];
+    let end = end.into_iter().chain(["after_access", "before_drops", "after_drops"]);
+    let points = mint.map(|point| format!("mint_{point}"));
+    for point in points.chain(end.map(|point| format!("revoke_{point}"))) {
+        server.kill9();
+        assert!(server.again_until(&format!("mysql.{point}")), "it opens");
+        let root = server.root();
+        eventually("it opens by itself", LATE, || {
+            (root.get("sys/health").status == 200).then_some(())
+        });
+        let mut known = Vec::new();
+        if let Ok(answer) = root.try_send("GET", "db/creds/app", &[], None)
+            && answer.status == 200
+        {
+            let login = Login::of(&answer);
+            let ending = json!({"lease_id": login.lease, "sync": true}).to_string();
+            let put = root.try_send("PUT", "sys/leases/revoke", &[], Some(&ending));
+            // Whether it was revoked is not known if no answer came.
+            known.extend(put.is_ok().then_some(login));
+        }
+        let mut status = None;
+        eventually(&format!("{point} is met"), LATE, || {
+            status = server.ended();
+            status.map(|_| ())
+        });
+        assert_eq!(status.and_then(|status| status.signal()), Some(ABORTED), "{point}");
+        assert!(known.is_empty(), "{point}: it was killed before it answered");
+        server.again();
+        let root = server.root();
+        eventually("it opens by itself", LATE, || {
+            (root.get("sys/health").status == 200).then_some(())
+        });
+        only_leased_logins_are_left(&shop, &root, &[], &point);
+        root.put("sys/leases/revoke-prefix/db/creds/app", json!({"sync": true})).expect(204);
+        assert_eq!(shop.minted(), Vec::<String>::new(), "{point}");
+    }
+}
+
+#[test]
+fn passwords_of_the_root_user_and_of_static_roles_change() {
+    let shop = Shop::shared();
+    let server = Server::open();
+    let root = server.root();
+    let user = format!("{}_root", shop.name);
+    shop.sql(&format!("GRANT ALL ON *.* TO '{user}'@'%' IDENTIFIED BY 'first' WITH GRANT OPTION"));
+    shop.sql(&format!("CREATE USER '{user}_app'@'%' IDENTIFIED BY 'first'"));
+    let accepts = |user: &str, password: &str| {
+        shop.runtime.block_on(shop.server().connect(user, password)).is_ok()
+    };
+    let mut connection = shop.connection();
+    connection["username"] = json!(user);
+    connection["password"] = json!("first");
+    root.post("db/config/main", connection).expect(204);
+    root.post("db/rotate-root/main", json!({})).expect(204);
+    assert!(!accepts(&user, "first"));
+    root.post("db/roles/app", shop.role("1h")).expect(204);
+    assert!(shop.accepts(&Login::mint(&root, "db/creds/app")));
+    let fixed =
+        json!({"db_name": "main", "username": format!("{user}_app"), "rotation_period": "1h"});
+    root.post("db/static-roles/fixed", fixed).expect(204);
+    let password = root.get("db/static-creds/fixed").expect(200).text_at("/data/password");
+    assert!(accepts(&format!("{user}_app"), &password));
+    root.post("db/rotate-role/fixed", json!({})).expect(204);
+    assert!(!accepts(&format!("{user}_app"), &password));
+    assert!(!shop.server().log().is_some_and(|log| log.contains(&password)), "a hash was sent");
+}
