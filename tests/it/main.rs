@@ -63,6 +63,8 @@ mod seal;
 #[cfg(test)]
 mod selftest;
 #[cfg(test)]
+mod supply;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
 mod troubles;

@@ -18,6 +18,10 @@ use super::{StorageBackend, decide, page_start};
 use crate::folder::{beside, open_private, sync_folder};
 use crate::value;
 
+#[cfg(test)]
+mod chaos;
+#[cfg(test)]
+mod faults;
 mod watch;
 
 /// All records: stored key to `value::encode` of the record.

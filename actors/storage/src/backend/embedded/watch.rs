@@ -86,13 +86,17 @@ impl Watch {
 /// The file that the engine works on.
 #[derive(Debug)]
 pub(super) struct WatchedFile {
-    file: FileBackend,
+    file: Box<dyn redb::StorageBackend>,
     watch: Arc<Watch>,
 }
 
 impl WatchedFile {
     pub(super) fn new(file: File, watch: Arc<Watch>) -> Result<Self, DatabaseError> {
-        Ok(Self { file: FileBackend::new(file)?, watch })
+        #[cfg(test)]
+        if let Some(disk) = super::faults::disk() {
+            return Ok(Self { file: Box::new(disk), watch });
+        }
+        Ok(Self { file: Box::new(FileBackend::new(file)?), watch })
     }
 
     fn write_failed(&self, error: &io::Error) {
