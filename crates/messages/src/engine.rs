@@ -57,6 +57,11 @@ impl EngineKind {
         }
     }
 
+    /// True if its credentials are leased.
+    pub const fn hands_out_leases(self) -> bool {
+        matches!(self, Self::Database)
+    }
+
     /// The kind of a name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)

@@ -1,24 +1,21 @@
 //! Database mounts: connections, roles, and the logins made of them.
 
-use mssm_domain::{ConnectionName, LeaseId, MountId, RoleName, SecretText, Ttl};
-use mssm_messages::engine::{EngineError, EngineKind};
-use mssm_messages::lease::Issue;
+use mssm_domain::{ConnectionName, MountId, RoleName, SecretText, Ttl};
+use mssm_messages::engine::EngineError;
 use mssm_messages::minter::{
     ConnectionPatch, ConnectionView, DeleteConnection, DeleteRole, ListConnections, ListRoles,
     ReadConnection, ReadRole, ResetConnection, RolePatch, RoleView, Tester, WriteConnection,
     WriteRole,
 };
 
-use super::rotations;
-use crate::answer::{Answer, LeasePart};
+use super::{creds, rotations};
+use crate::answer::Answer;
 use crate::body::Body;
 use crate::call::Verb;
 use crate::door::{FAR, Worker, ask, commit, put};
-use crate::error::{Refusal, malformed, unreachable};
-use crate::handed::Handed;
+use crate::error::{Refusal, malformed};
 use crate::json::Object;
 use crate::pipeline::Visit;
-use crate::resources::tokens::left;
 
 /// Answers below such a mount.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
@@ -35,7 +32,7 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         }
         ("config", name, verb) if !name.is_empty() => connection(visit, name, verb).await,
         ("roles", name, verb) if !name.is_empty() => role(visit, name, verb).await,
-        ("creds", name, Verb::Read) if !name.is_empty() => credentials(visit, name).await,
+        ("creds", name, Verb::Read) if !name.is_empty() => creds::issue(visit, name).await,
         ("reset", name, Verb::Write) if !name.is_empty() => {
             let name = ConnectionName::parse(name).map_err(|error| malformed(&error))?;
             ask(&minter.reset_connection, ResetConnection { mount, name }, FAR).await?;
@@ -235,39 +232,4 @@ fn show_role(view: &RoleView) -> Object {
         object = object.text("owner", owner);
     }
     managed(object, view.managed_by_configuration)
-}
-
-/// GET `creds/:role`: a login under a lease. Runs in the task of the request, which nobody's going
-/// away ends; from here on the answer carries the lease, and whoever loses the answer ends it.
-async fn credentials(visit: &Visit, name: &str) -> Result<Answer, Refusal> {
-    if visit.authorized.last_use {
-        return Err(Refusal::invalid(
-            "a token at its last use cannot hold a lease, so no credential was made",
-        ));
-    }
-    let role = RoleName::parse(name).map_err(|_| Refusal::invalid("unknown role"))?;
-    let mount = &visit.mount;
-    let leases = &visit.worker.door.leases;
-    let issue = Issue {
-        engine: EngineKind::Database,
-        mount: mount.id,
-        prefix: format!("{}creds/{role}/", mount.prefix),
-        role,
-        caller: visit.authorized.caller.as_ref().clone(),
-        default_ttl: mount.effective_default_ttl(),
-        max_ttl: mount.effective_max_ttl(),
-        key: visit.call.idempotency_key.clone(),
-    };
-    let issued = leases.issue.commit(issue).await.map_err(unreachable)??;
-    let id: LeaseId = issued.lease.id.clone();
-    let handed = Handed::lease(id.clone(), leases.lost.clone());
-    let data =
-        issued.secret.iter().fold(Object::new(), |object, (key, value)| object.secret(key, value));
-    let since = if issued.again { visit.worker.door.clock.now() } else { issued.lease.issued_at };
-    let lease = LeasePart {
-        id,
-        renewable: issued.lease.renewable,
-        seconds: left(since.until(issued.lease.expires_at)),
-    };
-    Ok(Answer::data(data).with_lease(lease).warn(issued.warnings).with_handed(handed))
 }

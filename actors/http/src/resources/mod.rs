@@ -1,6 +1,7 @@
 //! What lies below each path: one file a resource.
 
 mod audit;
+mod creds;
 mod database;
 mod jwt;
 mod kv1;
@@ -150,7 +151,7 @@ pub(crate) fn changes(visit: &Visit) -> bool {
         // Their answer is all that comes of them, and it leaves after its line is written.
         Verb::Write if signs_or_looks(visit) => false,
         Verb::Write | Verb::Patch | Verb::Delete => true,
-        Verb::Read => visit.mount.kind == EngineKind::Database && visit.rest().starts_with("creds"),
+        Verb::Read => visit.mount.kind.hands_out_leases() && visit.rest().starts_with("creds"),
         Verb::List => false,
     }
 }
@@ -203,14 +204,7 @@ pub(crate) async fn exists(
             }
             _ => Ok(true),
         },
-        (
-            EngineKind::Database
-            | EngineKind::Identity
-            | EngineKind::JwtSigner
-            | EngineKind::System
-            | EngineKind::Token,
-            _,
-        ) => Ok(true),
+        _ => Ok(true),
     }
 }
 
