@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Target};
 use crate::engine::DbError;
+use crate::mysql;
 use crate::pool::Live;
 use crate::quote::literal;
 use crate::spec::{cluster_prefix, run_prefix};
@@ -123,19 +124,27 @@ impl Guard {
         boot: BootId,
     ) -> Result<Standing, DbError> {
         let live = target.revoke.open().await?;
-        live.run(SETTINGS).await?;
-        let key = key(cluster);
-        let take = format!("SELECT pg_try_advisory_lock({key})");
+        let postgres = live.facts.dialect.is_postgres();
+        let (settings, take, taken) = if postgres {
+            (SETTINGS, format!("SELECT pg_try_advisory_lock({})", key(cluster)), "t")
+        } else {
+            (mysql::locks::GUARD_SETTINGS, mysql::locks::take_guard(cluster), "1")
+        };
+        live.run(settings).await?;
         let mut standing = Standing::Unknown;
         for tried in 1..=TRIES {
             let rows = live.run(&take).await?;
-            let taken = rows.first().and_then(|row| row.first().cloned().flatten());
-            if taken.as_deref() == Some("t") {
+            let said = rows.first().and_then(|row| row.first().cloned().flatten());
+            if said.as_deref() == Some(taken) {
                 live.run(BEATING).await?;
                 self.held.replace(Some(Rc::new(live)));
                 return Ok(Standing::Ours);
             }
-            standing = holder(&live, key, cluster, boot).await?;
+            standing = if postgres {
+                holder(&live, key(cluster), cluster, boot).await?
+            } else {
+                mysql::locks::guard_holder(&live, cluster, boot).await?
+            };
             match standing {
                 Standing::Ours => break,
                 Standing::Unknown if tried >= TRIES_UNKNOWN => break,
@@ -161,9 +170,6 @@ impl Guard {
 
 /// An error where another server is at work.
 pub(crate) async fn allow(book: &Book, target: &Target) -> Result<(), EngineError> {
-    if !target.record.is_postgres() {
-        return Ok(());
-    }
     let standing = target.guard.check(book, target).await;
     let standing = standing.map_err(|error| EngineError::Unavailable(error.public()))?;
     match standing.refusal() {

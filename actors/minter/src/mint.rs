@@ -114,10 +114,10 @@ pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, Crea
     let _making = book.make(&msg.lease);
     let begun = Instant::now();
     let mint = Mint::plan(book, &msg).await.map_err(certain)?;
+    guard::allow(book, &mint.target).await.map_err(certain)?;
     if !mint.role.record.dialect.is_postgres() {
         return mysql::mint::create(book, &msg, mint).await;
     }
-    guard::allow(book, &mint.target).await.map_err(certain)?;
     let mut tries = 0;
     loop {
         tries += 1;

@@ -14,8 +14,9 @@ use mssm_domain::{BootId, ClusterId};
 use super::errors::{MAY_NOT_KILL, NO_SUCH_SESSION};
 use super::quote::literal;
 use crate::engine::{DbError, Session};
+use crate::guard::Standing;
 use crate::pool::{Backend, Live};
-use crate::spec::{Lane, application_name};
+use crate::spec::{Lane, application_name, cluster_prefix};
 
 /// More than the sessions that one run opens on all connections to one server.
 const SLOTS: u64 = 256;
@@ -79,6 +80,41 @@ impl Locks {
         let sql = format!("SELECT id FROM ({pairs}) held WHERE id IS NOT NULL AND NOT id <=> own");
         end(live, &sql).await
     }
+}
+
+/// A server whose machine is gone loses its session, and the lock, when it has not spoken for so long.
+pub(crate) const GUARD_SETTINGS: &str = "SET SESSION wait_timeout = 60";
+
+fn guard_name(cluster: ClusterId) -> String {
+    literal(&format!("{}guard", cluster_prefix(cluster)))
+}
+
+/// Takes the lock of the one server of a cluster that is at work here.
+pub(crate) fn take_guard(cluster: ClusterId) -> String {
+    format!("SELECT GET_LOCK({}, 0)", guard_name(cluster))
+}
+
+/// Who has that lock: another connection of this run, or another server. Who lets go of it right now
+/// counts as unknown.
+pub(crate) async fn guard_holder(
+    live: &Live,
+    cluster: ClusterId,
+    boot: BootId,
+) -> Result<Standing, DbError> {
+    let locks = Locks::of_run(cluster, boot);
+    let own = (0..SLOTS).map(|number| format!("IS_USED_LOCK({})", literal(&locks.pair(number).0)));
+    let own = own.collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "SELECT id, id IN ({own}) FROM (SELECT IS_USED_LOCK({}) id) held",
+        guard_name(cluster)
+    );
+    let rows = live.run(&sql).await?;
+    let field = |index: usize| rows.first().and_then(|row| row.get(index)?.as_deref());
+    Ok(match (field(0), field(1)) {
+        (None, _) => Standing::Unknown,
+        (Some(_), Some("1")) => Standing::Ours,
+        (Some(_), _) => Standing::Others,
+    })
 }
 
 /// Ends sessions of this run and sees them gone.

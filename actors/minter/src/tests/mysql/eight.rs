@@ -80,7 +80,12 @@ impl Session for Server {
         let opening = known.iter().find(|(words, _)| sql.contains(words));
         let answer = match opening {
             Some((_, fields)) => Ok(vec![row(fields)]),
-            None if sql.starts_with("SET SESSION") || sql == "DO 0" => Ok(Vec::new()),
+            None if ["SET SESSION", "DO 0", "SELECT 'mssm guard'"]
+                .iter()
+                .any(|words| sql.starts_with(words)) =>
+            {
+                Ok(Vec::new())
+            }
             None => {
                 self.asked.lock().unwrap().push(sql.to_owned());
                 let mut answers = self.answers.lock().unwrap();

@@ -149,6 +149,31 @@ async fn what_a_role_says_of_an_end_is_done_after_access_has_ended_and_told_if_i
 }
 
 #[actix_rt::test]
+async fn where_another_server_of_the_cluster_is_at_work_nothing_is_made_or_ended() {
+    let server = TestMariaDb::shared();
+    let (rig, _) = rig(server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let mut other = pose_as(server, rig.cluster, earlier(), 203).await;
+    let prefix = crate::spec::cluster_prefix(rig.cluster);
+    other.run(&format!("SELECT GET_LOCK('{prefix}guard', 0)")).await;
+    let error = rig.mint("app").await.err().unwrap();
+    assert!(!error.in_doubt && error.to_string().contains("another server"), "{error}");
+    let login = Rig::doubtful(rig.prepare("app").await.unwrap(), rig.lease());
+    let error = rig.revoke_all(&[&login], Some(earlier())).await.unwrap_err();
+    assert!(error.to_string().contains("another server"), "{error}");
+    assert!(other.try_run("SELECT 1").await.is_ok(), "its sessions are spared");
+    drop(other);
+    // Believed for two seconds more.
+    let login = loop {
+        match rig.mint("app").await {
+            Ok(login) => break login,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}
+
+#[actix_rt::test]
 async fn a_server_that_only_follows_proves_nothing() {
     let server = TestMariaDb::private();
     let (rig, _) = rig(&server).await;
