@@ -79,6 +79,7 @@ fn every_mistake_names_its_key_and_what_would_be_right() {
         ("[log]\nformat = \"xml\"", "log.format"),
         ("[db.roles.r]\nconnection = \"c\"\ncreation = []", "db.roles.r.connection"),
         ("[db.connections.c]\nhost = \"h\"\ndatabase = \"d\"\nusername = \"u\"", "has no password"),
+        ("[db.connections.c]\nkind=\"x\"\nhost=\"h\"\ndatabase=\"d\"\nusername=\"u\"", "c.kind"),
         ("[db.connections.\"a b\"]\nhost=\"h\"\ndatabase=\"d\"\nusername=\"u\"", "a b"),
     ];
     for (text, named) in cases {

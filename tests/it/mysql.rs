@@ -140,9 +140,56 @@ fn names_of_plugins_that_vaults_users_write_are_known_and_others_are_told_what_t
     connection["plugin_name"] = json!("oracle-database-plugin");
     let refused = root.post("db/config/main", connection).refused(400, "mysql-rds-database-plugin");
     assert!(refused.text.contains("postgresql-database-plugin"), "{}", refused.text);
+    let (host, port) = (shop.server().host(), shop.server().port());
+    let mut connection = shop.connection();
+    connection["connection_url"] = json!(format!("tcp({host}:{port})/?tls=true"));
+    connection["tls_certificate_key"] = json!("-----BEGIN canary-no-pem");
+    let refused = root.post("db/config/mysql", connection);
+    refused.refused(400, "not PEM");
+    let mut connection = shop.connection();
+    connection["connection_url"] = json!("postgresql://{{username}}:{{password}}@127.0.0.1/x");
+    root.post("db/config/mysql", connection).refused(400, "@tcp(host:port)");
     let shown = root.get("db/config/mysql").expect(200);
     assert_eq!(shown.data()["plugin_name"], json!("mysql-database-plugin"));
     assert!(!shown.text.contains(shop.server().admin_password()));
+}
+
+#[test]
+fn a_mysql_connection_of_the_configuration_file_does_the_same() {
+    let shop = Shop::shared();
+    let (host, port, name) = (shop.server().host(), shop.server().port(), &shop.name);
+    let password = "canary-5b4a3c2d1e0f";
+    shop.sql(&format!("CREATE USER '{name}_mssm'@'%' IDENTIFIED BY '{password}'"));
+    let rights = "CREATE USER, PROCESS, CONNECTION ADMIN ON *.*";
+    shop.sql(&format!("GRANT {rights} TO '{name}_mssm'@'%'"));
+    shop.sql(&format!("GRANT SELECT ON mysql.* TO '{name}_mssm'@'%'"));
+    shop.sql(&format!("GRANT SELECT ON {name}.* TO '{name}_mssm'@'%' WITH GRANT OPTION"));
+    let more = format!(
+        r#"[db.connections.main]
+kind = "mysql"
+host = "{host}"
+port = {port}
+database = "{name}"
+username = "{name}_mssm"
+password_file = "{{folder}}/db.password"
+tls = "disable"
+allowed_roles = ["app"]
+
+[db.roles.app]
+connection = "main"
+creation = ["{CREATE}", "GRANT SELECT ON {name}.* TO '{{{{name}}}}'@'%'"]
+default_ttl = "3s"
+max_ttl = "1m"
+"#
+    );
+    let files = vec![("db.password", password.to_owned())];
+    let server = Server::ready(Options { more, files, ..Options::default() });
+    let login = Login::mint(&server.root(), "db/creds/app");
+    assert_eq!(shop.orders(&mut shop.login(&login).unwrap()), Some(3));
+    eventually("the login is refused", LATE, || (!shop.accepts(&login)).then_some(()));
+    let shown = server.root().get("db/config/main").expect(200);
+    assert!(!shown.text.contains(password), "{}", shown.text);
+    assert!(!server.log().contains(password));
 }
 
 #[test]
@@ -164,10 +211,8 @@ fn a_role_that_is_broken_or_mighty_is_refused_with_the_servers_words() {
         root.get("db/roles/bad").expect(404);
     }
     let rights = "GRANT SUPER ON *.* TO '{{name}}'@'%'";
-    let through = format!("{}_through", shop.name);
-    shop.sql(&format!("CREATE PROCEDURE {}.grant_it() SELECT 1", shop.name));
     let role = json!({"db_name": "main", "creation_statements": [CREATE, rights], "allow_privileged": true});
-    let written = root.post(&format!("db/roles/{through}"), role).expect(200);
+    let written = root.post("db/roles/mighty", role).expect(200);
     assert!(written.warnings().contains("SUPER"), "{}", written.text);
     eventually("no lease is left", LATE, || {
         (root.list("sys/leases/lookup/db/self-test").status == 404).then_some(())
