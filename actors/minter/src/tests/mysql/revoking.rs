@@ -120,6 +120,45 @@ async fn a_login_that_holds_the_servers_tables_is_barred_all_the_same() {
 }
 
 #[actix_rt::test]
+async fn whoever_logs_in_again_and_again_is_out_when_its_login_is_gone() {
+    let server = TestMariaDb::shared();
+    let (rig, _) = rig(server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let mut admin = server.admin().await;
+    for _ in 0..5 {
+        let login = rig.mint("app").await.unwrap();
+        let hammers: Vec<_> = (0..6)
+            .map(|_| {
+                let (user, password) = (login.username.clone(), login.password.clone());
+                actix_rt::spawn(async move {
+                    let mut sessions = Vec::new();
+                    while let Ok(session) = server.connect(&user, &password).await {
+                        // Some leave and some stay.
+                        sessions.push(session);
+                        sessions.truncate(1);
+                    }
+                    sessions
+                })
+            })
+            .collect();
+        let of_login = format!(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = '{}'",
+            login.username
+        );
+        while admin.run(&of_login).await.len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+        assert!(admin.run(&of_login).await.is_empty(), "none is left");
+        for hammer in hammers {
+            for mut session in hammer.await.unwrap() {
+                assert!(session.try_run("SELECT 1").await.is_err());
+            }
+        }
+    }
+}
+
+#[actix_rt::test]
 async fn what_a_role_says_of_an_end_is_done_after_access_has_ended_and_told_if_it_fails() {
     let server = TestMariaDb::shared();
     let (rig, database) = rig(server).await;
