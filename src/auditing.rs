@@ -1,5 +1,8 @@
 //! What auditors do with the files of a log and the public key alone.
 
+mod follow;
+mod search;
+
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,6 +10,9 @@ use std::path::{Path, PathBuf};
 use mssm_audit::{Proof, Verdict};
 use mssm_crypto::chain::CheckpointVerifier;
 use mssm_messages::audit::Head;
+
+pub(crate) use self::follow::tail;
+pub(crate) use self::search::{Question, explain, leases, row, rows, search};
 
 /// A public key: its 64 hexadecimal digits, or a file that holds them.
 fn verifier(key: &str) -> Result<CheckpointVerifier, String> {

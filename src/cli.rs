@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use self::call::Call;
 use self::client::Client;
 use self::commands::{ClientCommand, Command, CommandLine, LocalCommand, StorageCommand};
 use self::environment::Environment;
@@ -78,6 +79,10 @@ fn execute(
         }
     };
     match parsed.command {
+        Command::Local(LocalCommand::Audit(command)) => {
+            let json = parsed.flags.format == Some(settings::Format::Json);
+            audit::run(&command, json, &|value| hashed(&parsed.flags, value), out)
+        }
         Command::Local(command) => locally(command, out),
         Command::Client(command) => remotely(&command, &parsed.flags, out, notes),
     }
@@ -93,7 +98,7 @@ fn locally(command: LocalCommand, out: &mut dyn Write) -> Result<(), Failure> {
         LocalCommand::Storage(StorageCommand::Check { config }) => {
             crate::storage_check(config.as_deref()).map_err(Failure::usage)?
         }
-        LocalCommand::Audit(command) => audit::run(&command).map_err(Failure::usage)?,
+        LocalCommand::Audit(_) => String::new(),
         LocalCommand::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "mssm", &mut script);
@@ -104,12 +109,33 @@ fn locally(command: LocalCommand, out: &mut dyn Write) -> Result<(), Failure> {
     output::written(writeln!(out, "{}", text.trim_end()))
 }
 
+/// Asks the server how a value stands in its audit log.
+fn hashed(flags: &GlobalFlags, value: &str) -> Result<String, Failure> {
+    let mut hash = Vec::new();
+    let call = Call::write("sys/audit-hash/file", serde_json::json!({ "input": value }));
+    with_session(flags, &mut hash, &mut std::io::stderr(), &mut |session| {
+        let answer = session.ask(&call)?;
+        let hash = answer.data().and_then(|data| data.get("hash")).and_then(|hash| hash.as_str());
+        output::written(write!(session.output.out, "{}", hash.unwrap_or_default()))
+    })?;
+    String::from_utf8(hash).map_err(|_| Failure::usage("the server's answer is no hash"))
+}
+
 /// Runs a command that calls a server.
 fn remotely(
     command: &ClientCommand,
     flags: &GlobalFlags,
     out: &mut dyn Write,
     notes: &mut dyn Write,
+) -> Result<(), Failure> {
+    with_session(flags, out, notes, &mut |session| commands::run(command, session))
+}
+
+fn with_session(
+    flags: &GlobalFlags,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+    work: &mut dyn FnMut(&mut Session<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut settings = Settings::resolve(flags, &Environment::of_process())?;
     let tokens = TokenFiles::below(settings.home.take());
@@ -133,7 +159,7 @@ fn remotely(
             .output
             .note("Warning: the server's certificate is not verified: anybody may be answering");
     }
-    commands::run(command, &mut session)
+    work(&mut session)
 }
 
 /// Prints what went wrong and what to do next.

@@ -146,7 +146,7 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
         accept_rollback: wishes.accept_rollback,
     };
     let head = HeadKeeper::new(head, ground.barrier().1, Arc::clone(&ground.clock)).start();
-    let link = link(&owners, &chronicle, configured, head);
+    let link = link(&owners, &chronicle, configured, head, audit.append.clone());
     seal.send(link).await.map_err(|_| StartError::Linking)?;
 
     let about = Arc::new(about);
@@ -193,6 +193,7 @@ fn link(
     chronicle: &Addr<Chronicle>,
     configured: Addr<ConfiguredDatabases>,
     head: Addr<HeadKeeper>,
+    events: Port<Append>,
 ) -> Link {
     let Owners { access, jwt, mounts, lease, minter, seal: _ } = owners.clone();
     let stages = Stages {
@@ -217,7 +218,7 @@ fn link(
             chronicle.clone().recipient(),
         ],
     };
-    Link { stages, audit: Some(head.into()) }
+    Link { stages, audit: Some(head.into()), events: Some(events) }
 }
 
 /// The owners, whom every worker's front door reaches across arbiters.

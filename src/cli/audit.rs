@@ -1,10 +1,14 @@
-//! `mssm audit`: what a log says and whether it can be believed, without a server.
+//! `mssm audit`: what a log says and whether it can be believed; a server is asked for hashes alone.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
-use crate::auditing;
+use super::failure::Failure;
+use super::output::{self, harmless_lines};
+use super::table::table;
+use crate::auditing::{self, Question};
 
 /// What is done with audit files.
 #[derive(Debug, Subcommand)]
@@ -68,28 +72,161 @@ pub(crate) enum AuditCommand {
         #[arg(required = true, value_name = "FILE")]
         proofs: Vec<PathBuf>,
     },
+    /// Show the last records, and with -f what follows
+    #[command(after_help = "Examples:
+  mssm audit tail -f /var/log/mssm/audit.log
+  mssm audit tail -n 100 -format=json /var/log/mssm/audit.log")]
+    Tail {
+        /// How many
+        #[arg(long, short = 'n', default_value_t = 20)]
+        number: usize,
+        /// Go on with what is written from now on
+        #[arg(long, short = 'f')]
+        follow: bool,
+        /// The file
+        file: PathBuf,
+    },
+    /// Find records: who read a path, what a token did, what became of a lease
+    #[command(after_help = "Examples:
+  mssm audit search -path=secret/data/app /var/log/mssm/audit.log*
+  mssm audit search -path='db/creds/*' -since=2026-11-01 -format=json audit.log*
+  mssm audit search -accessor=V1StGXR8Z5jdHi6B audit.log*     asks the server how it is hashed")]
+    Search(SearchArgs),
+    /// Tell what the records that are found come to
+    #[command(after_help = "Examples:
+  mssm audit explain -lease=db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl /var/log/mssm/audit.log*
+  mssm audit explain -username=v-token-app-x1 audit.log*      asks the server how it is hashed")]
+    Explain(SearchArgs),
 }
 
-/// Runs one of them; answers what to print.
-pub(crate) fn run(command: &AuditCommand) -> Result<String, String> {
-    match command {
+/// What is looked for; a record fits all that is given.
+#[derive(Args, Debug)]
+pub(crate) struct SearchArgs {
+    /// The path, or its beginning and a star
+    #[arg(long)]
+    path: Option<String>,
+    /// The request's id
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// The lease's id
+    #[arg(long, value_name = "ID")]
+    lease: Option<String>,
+    /// The accessor of the token that asked; the server says how it is hashed
+    #[arg(long)]
+    accessor: Option<String>,
+    /// The name of a database login; the server says how it is hashed
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// A value as it stands in the log, from sys/audit-hash
+    #[arg(long, value_name = "hmac-sha256:HEX")]
+    hash: Option<String>,
+    /// Not before this time, such as 2026-11-28 or 2026-11-28T02:00
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Not after this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Says how a value stands in the log.
+pub(crate) type Hasher<'a> = dyn Fn(&str) -> Result<String, Failure> + 'a;
+
+/// Runs one of them.
+pub(crate) fn run(
+    command: &AuditCommand,
+    json: bool,
+    hasher: &Hasher<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let text = match command {
         AuditCommand::Verify { key, head, files } => auditing::verify(key, head.as_deref(), files),
-        AuditCommand::Prove { key, out, request, files } => {
-            let proofs = auditing::prove(key, request, files)?;
-            match out {
+        AuditCommand::Prove { key, out, request, files } => auditing::prove(key, request, files)
+            .and_then(|proofs| match out {
                 Some(prefix) => write(&proofs, prefix),
                 None => Ok(proofs.join("\n")),
-            }
-        }
+            }),
         AuditCommand::Consistency { key, first, second, files } => {
             auditing::consistency(key, (*first, *second), files)
         }
         AuditCommand::Check { key, proofs } => {
             let told: Result<Vec<_>, _> =
                 proofs.iter().map(|proof| auditing::check(key, proof)).collect();
-            Ok(told?.join("\n"))
+            told.map(|told| told.join("\n"))
+        }
+        AuditCommand::Tail { number, follow, file } => {
+            let mut each = |line: &str| {
+                let shown = if json { Some(line.to_owned()) } else { one_line(line) };
+                shown.map_or(Ok(()), |shown| writeln!(out, "{}", harmless_lines(&shown)))
+            };
+            return match auditing::tail(file, *number, *follow, &mut each) {
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::Silent(0)),
+                done => done.map_err(|error| {
+                    Failure::usage(format!("cannot read {}: {error}", file.display()))
+                }),
+            };
+        }
+        AuditCommand::Search(args) => {
+            let lines = found(args, hasher)?;
+            Ok(if json { lines.join("\n") } else { shown(&lines) })
+        }
+        AuditCommand::Explain(args) => {
+            let rows = auditing::rows(&found(args, hasher)?);
+            let told = auditing::explain(&rows);
+            let told = told.iter().map(|told| harmless_lines(told)).collect::<Vec<_>>();
+            Ok(if json { serde_json::json!(told).to_string() } else { told.join("\n") })
+        }
+    };
+    output::written(writeln!(out, "{}", text.map_err(Failure::usage)?.trim_end()))
+}
+
+/// The lines that fit; of a login also what became of its lease.
+fn found(args: &SearchArgs, hasher: &Hasher<'_>) -> Result<Vec<String>, Failure> {
+    let mut hashes: Vec<String> = args.hash.iter().cloned().collect();
+    for value in [&args.accessor, &args.username].into_iter().flatten() {
+        hashes.push(hasher(value)?);
+    }
+    let mut question = Question {
+        path: args.path.clone(),
+        request: args.request_id.clone(),
+        lease: args.lease.clone(),
+        hashes,
+        since: args.since.clone(),
+        until: args.until.clone(),
+    };
+    let mut lines = auditing::search(&question, &args.files).map_err(Failure::usage)?;
+    if args.username.is_some() {
+        for lease in auditing::leases(&lines) {
+            question = Question { lease: Some(lease), ..Question::default() };
+            let more = auditing::search(&question, &args.files).map_err(Failure::usage)?;
+            lines.extend(more.into_iter().filter(|line| line.contains("\"type\":\"event\"")));
         }
     }
+    Ok(lines)
+}
+
+fn one_line(line: &str) -> Option<String> {
+    let row = auditing::row(line)?;
+    let words = [row.time, row.who, row.did, row.what, row.outcome];
+    Some(
+        words
+            .iter()
+            .filter(|word| !word.is_empty())
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("  "),
+    )
+}
+
+fn shown(lines: &[String]) -> String {
+    let rows = auditing::rows(lines);
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|row| vec![row.time, row.who, row.did, row.what, row.outcome, row.request])
+        .collect();
+    table(&["Time", "Who", "Did", "What", "Outcome", "Request"], &rows)
 }
 
 fn write(proofs: &[String], prefix: &str) -> Result<String, String> {

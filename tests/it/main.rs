@@ -8,6 +8,8 @@ mod audit;
 #[cfg(test)]
 mod audit_faults;
 #[cfg(test)]
+mod audit_people;
+#[cfg(test)]
 mod catalogue;
 #[cfg(test)]
 mod catalogue_bounds;
@@ -41,6 +43,8 @@ mod kv;
 mod leases;
 #[cfg(test)]
 mod main_job;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]

@@ -23,6 +23,6 @@ mod writing;
 pub use backend::{AuditBackend, Blocked, FileBackend, Found, Keep, MemoryBackend};
 pub use head::{HeadConfig, HeadKeeper, WhenMissing};
 pub use prove::{Proof, ProofError, prove_beginning, prove_records};
-pub use verify::{Damage, Finding, Place, Verdict, verify, verify_files};
+pub use verify::{Damage, Finding, Place, Verdict, read_lines, verify, verify_files};
 pub use writer::{AuditPorts, AuditWriter};
 pub use writing::Rotation;

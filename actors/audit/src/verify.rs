@@ -89,6 +89,14 @@ pub fn verify(log: impl BufRead, key: &CheckpointVerifier) -> io::Result<Verdict
     check_all(Lines::of_log(log), key, None, &mut |_| ())
 }
 
+/// Hands every whole line of a log's files to `each`, oldest first, until it says no.
+pub fn read_lines(files: &[PathBuf], each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
+    let mut lines = Lines::of_files(in_order(files)?);
+    let mut line = Line::default();
+    while lines.next(&mut line)? && (!line.whole || each(&line.bytes)) {}
+    Ok(())
+}
+
 /// So many lines are read between two words of progress.
 const PROGRESS_LINES: u64 = 50_000;
 

@@ -9,7 +9,7 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use mssm_domain::{BootId, Clock, Fault, Random, RequestId, Timestamp, generate_uuid};
 use mssm_messages::access::{AccessPorts, TokenPorts};
-use mssm_messages::audit::{Append, ReadStatus};
+use mssm_messages::audit::{Append, Entry, Event, ReadStatus};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
 use mssm_messages::mounts::MountPorts;
@@ -332,4 +332,16 @@ where
     E: Fault,
 {
     Ok(whom.commit(message).await.map_err(unreachable)??)
+}
+
+/// Writes down what happened; what has happened already is not undone by a log that takes nothing.
+pub(crate) async fn write_down(
+    door: &FrontDoor,
+    name: &'static str,
+    details: Vec<(&'static str, String)>,
+) {
+    let entry = Entry::Event { time: door.clock.now(), event: Event { name, details } };
+    if let Err(error) = ask(&door.audit.append, Append(vec![entry]), LOG).await {
+        tracing::error!(name, cause = ?error.cause, "could not be written to the audit log");
+    }
 }

@@ -33,6 +33,7 @@ pub(crate) async fn front(
     let start = Instant::now();
     if !admitted(&worker, &request, start) {
         worker.metrics.turned_away(start.elapsed());
+        worker.metrics.refused(429);
         let text = "rate limit quota exceeded, try again later";
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, text);
         // What is left unread cannot be told from the next request.
@@ -79,8 +80,8 @@ async fn respond(
     id: RequestId,
 ) -> Answer {
     let mut call = match address(&request, id) {
-        Err(refusal) => return refusal.into_answer(),
-        Ok(None) => return Refusal::not_found().into_answer(),
+        Err(refusal) => return unwritten(&worker, refusal),
+        Ok(None) => return unwritten(&worker, Refusal::not_found()),
         Ok(Some(call)) => call,
     };
     match receive(&worker, &request, payload, &call).await {
@@ -92,8 +93,15 @@ async fn respond(
         Err(refusal) if call.token.is_some() && !refusal.is_sealed() => {
             pipeline::unreadable(&worker, &call, refusal).await
         }
-        Err(refusal) => refusal.into_answer(),
+        Err(refusal) => unwritten(&worker, refusal),
     }
+}
+
+/// A refusal that has no line of its own in the audit log; it is counted there.
+fn unwritten(worker: &Worker, refusal: Refusal) -> Answer {
+    let answer = refusal.into_answer();
+    worker.metrics.refused(answer.sent_status().as_u16());
+    answer
 }
 
 /// Parses the head; `None` for what lies outside of the API.
@@ -149,7 +157,7 @@ async fn limited(worker: Rc<Worker>, call: Call) -> Answer {
     } else {
         match worker.gate.turn(resources::class(&call)).await {
             Ok(turn) => Some(turn),
-            Err(refusal) => return refusal.into_answer(),
+            Err(refusal) => return unwritten(&worker, refusal),
         }
     };
     let deadline = worker.gate.limits.request;

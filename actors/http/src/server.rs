@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_tls::accept::rustls_0_23::TlsStream;
@@ -12,6 +13,9 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::rt::net::TcpStream;
 use actix_web::web::Payload;
 use actix_web::{App, HttpRequest, HttpServer, web};
+use mssm_domain::Clock;
+use mssm_messages::Port;
+use mssm_messages::audit::{Append, Entry, Event};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::{Connection, sweep};
@@ -83,13 +87,20 @@ where
     let metrics = Arc::new(Metrics::default());
     // Idle time, one head, and a little: then a connection is stuck, not idle.
     let patience = config.limits.keep_alive + config.limits.head;
+    // The first worker speaks for all.
+    let reported = Arc::new(AtomicBool::new(false));
     let make = move || {
         WORKER.with_borrow_mut(|slot| {
             let worker = slot.get_or_insert_with(|| {
                 actix_rt::spawn(sweep(patience));
                 let (gate, metrics) = (Arc::clone(&gate), Arc::clone(&metrics));
+                let door = factory();
+                if !reported.swap(true, Ordering::Relaxed) {
+                    let (audit, clock) = (door.audit.append.clone(), Arc::clone(&door.clock));
+                    actix_rt::spawn(report(audit, clock, Arc::clone(&metrics)));
+                }
                 let turnstile = RefCell::new(Turnstile::new(gate.limits.rates));
-                Rc::new(Worker { door: factory(), gate, turnstile, metrics })
+                Rc::new(Worker { door, gate, turnstile, metrics })
             });
             Rc::clone(worker)
         })
@@ -127,6 +138,26 @@ where
     }
     let server = server.run();
     Ok(Running { handle: server.handle(), server, addresses })
+}
+
+/// How often refusals are written down, however many there are.
+const REPORT: Duration = Duration::from_mins(1);
+
+/// Writes down how many requests were refused without a line of their own, for ever.
+async fn report(audit: Port<Append>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(REPORT).await;
+        let refused = metrics.take_refused();
+        if refused.is_empty() {
+            continue;
+        }
+        let details = refused.into_iter().map(|(kind, number)| (kind, number.to_string()));
+        let event = Event { name: "requests-refused", details: details.collect() };
+        let entry = Entry::Event { time: clock.now(), event };
+        if !matches!(audit.ask(Append(vec![entry]), REPORT).await, Ok(Ok(()))) {
+            tracing::warn!("refused requests could not be written to the audit log");
+        }
+    }
 }
 
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use mssm_domain::{Clock, Random, SecretBytes, Term};
+use mssm_messages::audit::Append;
 use mssm_messages::seal::{
     AutoUnseal, Founded, Init, InstallAuditKey, KeyStatus, ReadKeyStatus, ResetUnseal, Rotate,
     SealError, SealKind, SealNow, SealStatus, Stages, Status, Unseal, Used,
@@ -79,6 +80,8 @@ pub struct Link {
     pub stages: Stages,
     /// The audit log's writer: gets its key before the first opener, loses it after the last closer.
     pub audit: Option<Port<InstallAuditKey>>,
+    /// Where it is written down that keys were changed.
+    pub events: Option<Port<Append>>,
 }
 
 impl Handler<Link> for SealKeeper {

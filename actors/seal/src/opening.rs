@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::{Message, Recipient};
 use mssm_crypto::Key32;
 use mssm_crypto::envelope::EnvelopeKey;
-use mssm_crypto::shares::is_committed;
+use mssm_crypto::shares::{Share, is_committed};
 use mssm_domain::{ClusterId, SecretBytes, SecretText};
 use mssm_locked::LockedBytes;
 use mssm_messages::seal::{
@@ -33,6 +33,7 @@ impl Core {
         if config.kind == SealKind::Static {
             return self.auto_unseal().await;
         }
+        let number = Share::parse_text(share).ok().map(|share| share.index());
         let root = match &mut *self.state.borrow_mut() {
             State::Sealed(attempt) => attempt.enter(&config, share, self.random.as_ref())?,
             State::Unsealed(_) => None,
@@ -40,7 +41,7 @@ impl Core {
         if let Some(root) = root {
             self.open(&root, config).await?;
         }
-        self.status()
+        Ok(SealStatus { share: number, ..self.status()? })
     }
 
     pub(crate) fn reset_unseal(&self) -> Result<SealStatus, SealError> {
@@ -130,7 +131,7 @@ impl Core {
     }
 
     async fn tell_opened(&self, cluster: ClusterId, seed: SecretBytes) -> Result<(), SealError> {
-        let Link { stages, audit } = self.link.borrow().clone();
+        let Link { stages, audit, events: _ } = self.link.borrow().clone();
         if let Some(audit) = audit {
             audit.ask(InstallAuditKey { seed: Some(seed) }, OPENING).await??;
         }
@@ -142,7 +143,7 @@ impl Core {
 
     /// Closes owners, wipes keys everywhere. Goes through to its end whatever fails on the way.
     pub(crate) async fn close(&self) -> Result<(), SealError> {
-        let Link { stages, audit } = self.link.borrow().clone();
+        let Link { stages, audit, events: _ } = self.link.borrow().clone();
         for closer in stages.closers.iter().rev() {
             if let Err(error) = tell(closer, Closing, CLOSING).await {
                 tracing::warn!(%error, "an owner did not close in order");

@@ -3,15 +3,20 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mssm_crypto::Key32;
 use mssm_crypto::envelope::EnvelopeKey;
 use mssm_crypto::keyring::{Keyring, TermInfo};
 use mssm_domain::Term;
+use mssm_messages::audit::{Append, Entry, Event};
 use mssm_messages::seal::{SealError, Used};
 
 use crate::opening::lock;
 use crate::state::{Core, State};
+
+/// The audit thread answers within a sync of the disk.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 impl Core {
     pub(crate) async fn rotate(&self) -> Result<Term, SealError> {
@@ -69,8 +74,22 @@ impl Core {
         if rotate {
             self.install(keyring).await;
             tracing::info!(term = %newest.term, "rotated");
+            self.write_down_rotation(newest.term).await;
         }
         Ok(newest)
+    }
+}
+
+impl Core {
+    /// The key is in use already: a log that takes nothing does not undo that.
+    async fn write_down_rotation(&self, term: Term) {
+        let Some(events) = self.link.borrow().events.clone() else { return };
+        let event = Event { name: "key-rotated", details: vec![("term", term.to_string())] };
+        let entry = Entry::Event { time: self.clock.now(), event };
+        let written = events.ask(Append(vec![entry]), DEADLINE).await;
+        if !matches!(written, Ok(Ok(()))) {
+            tracing::error!(?written, "a rotation could not be written to the audit log");
+        }
     }
 }
 

@@ -96,6 +96,7 @@ impl Core {
     pub(crate) fn status(&self) -> Result<SealStatus, SealError> {
         if let State::Unsealed(open) = &*self.state.borrow() {
             return Ok(SealStatus {
+                share: None,
                 kind: open.config.kind,
                 initialized: true,
                 sealed: false,
@@ -112,6 +113,7 @@ impl Core {
             State::Unsealed(_) => Default::default(),
         };
         Ok(SealStatus {
+            share: None,
             kind: config.as_ref().map_or(self.source.kind(), |config| config.kind),
             initialized: config.is_some(),
             sealed: true,

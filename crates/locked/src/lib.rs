@@ -7,6 +7,8 @@
 
 mod bytes;
 mod process;
+mod wiping;
 
 pub use bytes::{LockedBytes, NoMemory};
 pub use process::{HardenError, harden_process};
+pub use wiping::Wiping;

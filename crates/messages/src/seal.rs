@@ -63,6 +63,8 @@ pub struct SealStatus {
     pub shares: u8,
     /// The numbers of the shares entered so far, sorted.
     pub entered: Vec<u8>,
+    /// The number of the share that this answers, if it answers one.
+    pub share: Option<u8>,
     /// Names the current attempt to unseal; empty when none is under way.
     pub nonce: String,
     /// The store's id, while unsealed.

@@ -12,7 +12,7 @@ use mssm_messages::seal::{
 
 use crate::answer::Answer;
 use crate::call::{Call, Verb};
-use crate::door::{FAR, NEAR, Worker, ask, commit, put};
+use crate::door::{FAR, NEAR, Worker, ask, commit, put, write_down};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
@@ -128,7 +128,10 @@ pub(crate) async fn init(worker: &Worker, call: &Call) -> Result<Answer, Refusal
         // There is nothing to split: clients send numbers all the same.
         wish = Init { shares: 0, threshold: 0 };
     }
+    let numbers = (wish.shares, wish.threshold);
     let founded = commit(&worker.door.seal.init, wish).await?;
+    let details = vec![("shares", numbers.0.to_string()), ("threshold", numbers.1.to_string())];
+    write_down(&worker.door, "initialized", details).await;
     // EXPOSE: this answer is the only place where the shares are ever seen.
     let all = |encode: fn(&SecretBytes) -> String| founded.shares.iter().map(encode);
     Ok(Answer::bare(
@@ -145,7 +148,9 @@ pub(crate) async fn unseal(worker: &Worker, call: &Call) -> Result<Answer, Refus
     let status = if call.body.flag("reset")? == Some(true) {
         commit(&seal.reset, ResetUnseal).await?
     } else if let Some(share) = call.body.secret("key")? {
-        commit(&seal.unseal, Unseal(share)).await?
+        let entered = commit(&seal.unseal, Unseal(share)).await;
+        write_down(&worker.door, "unseal-attempt", told(&entered)).await;
+        entered?
     } else if ask_status(worker).await?.kind == SealKind::Static {
         commit(&seal.auto_unseal, AutoUnseal).await?
     } else {
@@ -153,6 +158,23 @@ pub(crate) async fn unseal(worker: &Worker, call: &Call) -> Result<Answer, Refus
         return Err(Refusal::invalid(text));
     };
     Ok(show(worker, &status))
+}
+
+/// What is written down of a share that was entered: its number, never itself.
+fn told(entered: &Result<SealStatus, Refusal>) -> Vec<(&'static str, String)> {
+    match entered {
+        Ok(status) => {
+            let share =
+                status.share.map_or_else(|| "unknown".to_owned(), |share| share.to_string());
+            let outcome = if status.sealed { "taken" } else { "unsealed" };
+            let progress = format!("{} of {}", status.entered.len(), status.threshold);
+            vec![("share", share), ("outcome", outcome.to_owned()), ("progress", progress)]
+        }
+        Err(refusal) => {
+            let reason = refusal.errors.join("; ");
+            vec![("outcome", "refused".to_owned()), ("reason", reason)]
+        }
+    }
 }
 
 /// POST `sys/seal`.

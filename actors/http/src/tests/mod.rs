@@ -316,7 +316,10 @@ async fn founding_is_written_down_without_values_while_there_is_no_key() {
     assert_eq!(seen.json()["root_token"], CANARY);
     assert_eq!(seen.json()["keys"][0], hex::encode(CANARY));
     let state = world.state();
-    let [request, response] = state.audit.as_slice() else { panic!("two batches") };
+    let [request, event, response] = state.audit.as_slice() else { panic!("three batches") };
+    assert!(
+        matches!(event.as_slice(), [Entry::Event { event, .. }] if event.name == "initialized")
+    );
     let [Entry::Request { asked, .. }] = request.as_slice() else { panic!("a request") };
     let [Entry::Response { answered, .. }] = response.as_slice() else { panic!("a response") };
     let hidden = |name: &str| (name.to_owned(), Redacted::Hidden);

@@ -468,6 +468,7 @@ fn seal(state: &Shared) -> SealPorts {
     fn status(state: &Shared) -> SealStatus {
         let sealed = state.lock().unwrap().sealed;
         SealStatus {
+            share: None,
             kind: SealKind::Shamir,
             initialized: true,
             sealed,

@@ -138,7 +138,7 @@ impl Server {
             openers: vec![access.clone().recipient(), lease.clone().recipient()],
             closers: vec![access.recipient(), lease.recipient()],
         };
-        keeper.send(Link { stages, audit: Some(audit.into()) }).await.unwrap();
+        keeper.send(Link { stages, audit: Some(audit.into()), events: None }).await.unwrap();
         let barriers = ports.map(|port| Barrier::new(port, store.port()));
         Self { keeper, barriers, random, clock, log, fails }
     }

@@ -1,0 +1,112 @@
+//! After sealing nothing of what the server kept is in its memory: keys, shares, tokens, secrets, passwords.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use serde_json::json;
+
+use crate::harness::{Database, Login, Options, Server, skipped};
+
+/// What is read of the memory at a time.
+const PAGE: usize = 4096;
+/// How many look at the server at once, and how often, before what is still there is believed to stay.
+const WATCHERS: usize = 16;
+/// See [`WATCHERS`].
+const ROUNDS: usize = 20;
+/// More than the longest needle.
+const OVERLAP: usize = 256;
+
+/// Which of the needles are somewhere in a process's memory; `None` if it cannot be read.
+fn found_in(pid: u32, needles: &[(&str, Vec<u8>)]) -> Option<Vec<String>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut found = Vec::new();
+    for map in maps.lines() {
+        let (range, rest) = map.split_once(' ')?;
+        // Code and files of others hold nothing of ours; what the kernel shows is not memory.
+        if !rest.starts_with("rw") || rest.contains("[v") {
+            continue;
+        }
+        let (start, end) = range.split_once('-')?;
+        let (start, end) =
+            (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        // Pages in a row that hold something, with the end of those before.
+        let mut held: Vec<u8> = Vec::new();
+        let mut page = [0; PAGE];
+        for at in (start..end).step_by(PAGE) {
+            let used = memory.read_exact_at(&mut page, at).is_ok() && page != [0; PAGE];
+            if !used {
+                held.clear();
+                continue;
+            }
+            held.drain(..held.len().saturating_sub(OVERLAP));
+            held.extend_from_slice(&page);
+            for (name, needle) in needles {
+                if let Some(place) = position(&held, needle) {
+                    let around = &held[place.saturating_sub(60)..(place + 90).min(held.len())];
+                    let shown = String::from_utf8_lossy(around).replace(char::is_control, " ");
+                    found.push(format!("{name} at {at:x}: {shown}"));
+                }
+            }
+        }
+    }
+    Some(found)
+}
+
+fn position(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, mut at) = (needle[0], 0);
+    // `contains` of a byte is fast, also in a test that is not optimised.
+    while bytes[at..].contains(&first) {
+        at += bytes[at..].iter().position(|byte| *byte == first)?;
+        if bytes[at..].starts_with(needle) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
+}
+
+#[test]
+fn after_sealing_no_key_and_no_secret_is_left_in_memory() {
+    let database = Database::shared();
+    let server = Server::ready(Options::default());
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    root.post("secret/data/a", json!({"data": {"word": "canary-of-the-value-1"}})).expect(200);
+    root.get("secret/data/a").expect(200);
+    let token = server.with_new_token(json!({"policies": ["default"]}));
+    token.get("auth/token/lookup-self").expect(200);
+    let login = Login::mint(&root, "db/creds/app");
+    let needles = vec![
+        ("the secret", b"canary-of-the-value-1".to_vec()),
+        ("a login's password", login.password.clone().into_bytes()),
+        ("a token", token.token().as_bytes().to_vec()),
+        ("the root token", server.root_token.clone().into_bytes()),
+        ("a share", server.shares[0].clone().into_bytes()),
+        ("the admin's password", database.postgres().admin_password().as_bytes().to_vec()),
+    ];
+    let before = found_in(server.pid(), &needles);
+    let Some(before) = before else {
+        skipped("memory after sealing: only root may read another process");
+        return;
+    };
+    root.put("sys/seal", json!({})).expect(204);
+    // Each HTTP worker keeps the heads of the last requests that it answered, and the buffers they
+    // were read into, until others take their places: health checks, as here.
+    drop((root, token));
+    let mut left = Vec::new();
+    let checks = || {
+        std::thread::scope(|scope| {
+            for _ in 0..WATCHERS {
+                scope.spawn(|| server.client().get("sys/health"));
+            }
+        });
+    };
+    let emptied = (0..ROUNDS).any(|_| {
+        checks();
+        left = found_in(server.pid(), &needles).unwrap();
+        left.is_empty()
+    });
+    assert!(emptied, "{left:#?}");
+    assert!(!before.is_empty(), "what is looked for was there before");
+}
