@@ -1,5 +1,6 @@
 //! The engine over a store in memory and a clock that the tests turn.
 
+mod elsewhere;
 mod hostile;
 mod rig;
 mod roles;

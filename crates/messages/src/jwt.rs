@@ -1,7 +1,7 @@
 //! To the jwt engine: keys that rotate, roles, and the tokens signed with them.
 //!
 //! A keeper owns what is stored and changes it; a signer on every HTTP worker holds what is in force
-//! and answers from it. Both refuse with [`EngineError`](crate::engine::EngineError).
+//! and answers from it. Both refuse with [`EngineError`].
 
 mod tokens;
 

@@ -32,8 +32,11 @@ impl Core {
                 )));
             }
             let copies = &mut state.settings.copies;
-            // Copies that were taken until now may be kept for as long as was said then.
-            copies.older_until = copies.known_from(self.clock.now());
+            // Copies that were taken until now may be kept for as long as was said then. Without a
+            // key they say nothing: to them every set is a new one.
+            if !state.keys.is_empty() {
+                copies.older_until = copies.known_from(self.clock.now());
+            }
             copies.max_age_secs = secs;
         }
         let bytes = record::config_bytes(msg.mount, &state.settings)?;

@@ -245,6 +245,11 @@ impl Copy {
         self.taken_at.after(self.max_age) <= now
     }
 
+    /// The answer as it came.
+    pub(super) fn json(&self) -> &str {
+        &self.json
+    }
+
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
         self.keys().len()

@@ -71,6 +71,14 @@ async fn copies_that_were_taken_under_a_longer_limit_are_waited_for() {
 }
 
 #[actix::test]
+async fn a_limit_that_was_set_before_there_was_a_key_is_waited_for_and_no_other() {
+    let rig = Rig::open().await;
+    rig.keep_copies(1).await;
+    rig.write_key("k", KeyPatch::default()).await.unwrap();
+    assert_eq!(rig.rotate("k").await.waits_until, Some(now(&rig.clock).after(secs(2))));
+}
+
+#[actix::test]
 async fn no_token_outlives_the_key_that_verifies_it() {
     let rig = Rig::open().await;
     rig.write_key("k", period(86_400)).await.unwrap();

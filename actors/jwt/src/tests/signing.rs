@@ -242,6 +242,7 @@ async fn a_key_for_listed_clients_is_of_use_to_no_other_role() {
     rig.sign("app").await.unwrap();
 }
 
+/// Catalogue: CVE-2024-5798.
 #[actix::test]
 async fn who_a_token_is_for_is_checked_in_both_forms() {
     let rig = Rig::plain().await;
