@@ -90,9 +90,7 @@ impl Handler<Tick> for JwtKeeper {
 
     fn handle(&mut self, _msg: Tick, _ctx: &mut Self::Context) -> Self::Result {
         let core = Rc::clone(&self.0);
-        Box::pin(async move {
-            let _ = guarded_async(core.tick()).await;
-        })
+        Box::pin(async move { core.tick().await })
     }
 }
 

@@ -79,15 +79,17 @@ async fn read_config(visit: &Visit) -> Result<Answer, Refusal> {
 }
 
 async fn write_config(visit: &Visit) -> Result<Answer, Refusal> {
-    let Some(issuer) = visit.call.body.text("issuer")? else { return Ok(Answer::done()) };
-    let (full, warnings) = if issuer.is_empty() {
-        (issuer, Vec::new())
-    } else {
-        check_issuer(&issuer)?;
-        (format!("{issuer}{ISSUER_END}"), vec![ISSUER_WARNING.to_owned()])
+    let body = &visit.call.body;
+    let (issuer, warnings) = match body.text("issuer")? {
+        Some(issuer) if !issuer.is_empty() => {
+            check_issuer(&issuer)?;
+            (Some(format!("{issuer}{ISSUER_END}")), vec![ISSUER_WARNING.to_owned()])
+        }
+        other => (other, Vec::new()),
     };
-    let message =
-        WriteConfig { mount: visit.mount.id, issuer: Some(full), jwks_max_age_secs: None };
+    // Vault does not know the second; without it this mount could not rotate more quickly.
+    let jwks_max_age_secs = body.duration("jwks_max_age")?;
+    let message = WriteConfig { mount: visit.mount.id, issuer, jwks_max_age_secs };
     commit(&visit.worker.door.jwt.keeper.write_config, message).await?;
     Ok(Answer::done_with(warnings))
 }

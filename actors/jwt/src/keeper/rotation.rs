@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mssm_domain::{KeyName, MountId, Timestamp};
 use mssm_messages::engine::EngineError;
+use mssm_messages::guarded_async;
 use mssm_messages::jwt::{RotateKey, Rotated};
 
 use super::Core;
@@ -158,7 +159,8 @@ impl Core {
             }
             state.ticking = true;
         }
-        let done = self.catch_up().await;
+        // A panic must not leave this "ticking" for ever.
+        let done = guarded_async(self.catch_up()).await.unwrap_or(Err(EngineError::Internal));
         let mut state = self.state.borrow_mut();
         state.ticking = false;
         state.tick_from = done.is_err().then(|| now.after(PAUSE));
@@ -191,15 +193,15 @@ impl Core {
         let used = self.used(mount, name).await?;
         self.rotate_if_due(mount, name, used).await?;
         let _turn = self.turn().await?;
-        let mut state = self.mount(mount)?.changed();
+        let state = self.mount(mount)?;
         let now = self.clock.now();
         let set = state.key(name)?;
-        if set.has_ended(now) {
-            let set = KeySet::clone(set).without_ended(now);
-            self.put_key(mount, &mut state, set).await?;
-            self.install_mount(mount, state).await?;
+        if !set.has_ended(now) {
+            return Ok(());
         }
-        Ok(())
+        let (set, mut state) = (KeySet::clone(set).without_ended(now), state.changed());
+        self.put_key(mount, &mut state, set).await?;
+        self.install_mount(mount, state).await
     }
 }
 
