@@ -35,6 +35,8 @@ const NAMES: &[&str] = &[
     "meta",
     "metadata",
     "custom_metadata",
+    "id",
+    "key",
 ];
 /// All others that some route reads.
 const FIELDS: &[&str] = &[
@@ -52,9 +54,7 @@ const FIELDS: &[&str] = &[
     "entity_alias",
     "explicit_max_ttl",
     "force",
-    "id",
     "increment",
-    "key",
     "lease",
     "max_lease_ttl",
     "max_leases",
@@ -96,6 +96,9 @@ const FIELDS: &[&str] = &[
     "versions",
 ];
 
+/// Those that are maps of texts.
+const MAPS: &[&str] = &["meta", "metadata", "custom_metadata"];
+
 /// Bodies with the canary in one field, in every shape that a field is not meant to have.
 fn bodies() -> Vec<String> {
     let mut bodies = Vec::new();
@@ -105,7 +108,11 @@ fn bodies() -> Vec<String> {
             json!([[CANARY], {"a": NUMBER}]),
             json!({"inner": NUMBER}),
         ] {
-            bodies.push(json!({(*field): value}).to_string());
+            // A map of texts takes numbers too, and is shown to who may read it.
+            let meant = MAPS.contains(field) && value == json!({"inner": NUMBER});
+            if !meant {
+                bodies.push(json!({(*field): value}).to_string());
+            }
         }
     }
     for field in FIELDS {
@@ -194,7 +201,8 @@ fn a_value_in_the_wrong_place_or_shape_is_seen_nowhere_again() {
         }
     });
     // Nobody needs a token to try.
-    for body in &bodies {
+    let shares = [json!({"key": CANARY}).to_string(), json!({"key": NUMBER}).to_string()];
+    for body in bodies.iter().chain(&shares) {
         let answer = server.client().send("PUT", "sys/unseal", &[], Some(body));
         assert!(!holds_canary(&answer.text), "{body}: {}", answer.text);
     }

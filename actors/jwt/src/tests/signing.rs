@@ -107,6 +107,7 @@ async fn access_tokens_are_as_rfc_9068_wants_them() {
     assert!(reason(rig.write_role("app", none).await).contains("needs jti"));
 }
 
+/// Catalogue: CVE-2021-29653.
 #[actix::test]
 async fn a_revoked_token_is_revoked_until_its_end_and_then_forgotten() {
     let rig = Rig::plain().await;
