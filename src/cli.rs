@@ -91,8 +91,8 @@ fn execute(
 /// Runs a command that calls no server.
 fn locally(command: LocalCommand, out: &mut dyn Write) -> Result<(), Failure> {
     let text = match command {
-        LocalCommand::Server { config, dev_tls, accept_rollback } => {
-            let wishes = crate::Wishes { dev_tls, accept_rollback };
+        LocalCommand::Server { config, dev_tls, accept_rollback, restored } => {
+            let wishes = crate::Wishes { dev_tls, accept_rollback, restored };
             return crate::server_main(config.as_deref(), wishes).map_err(Failure::usage);
         }
         LocalCommand::Storage(StorageCommand::Check { config }) => {

@@ -35,6 +35,8 @@ pub struct Wishes {
     pub dev_tls: bool,
     /// To go on with a store that is older than the audit log.
     pub accept_rollback: bool,
+    /// To end nothing that the store does not know: it was restored from a copy.
+    pub restored: bool,
 }
 
 /// Checks the store named by the configuration at `config`; answers a report for the operator.

@@ -131,7 +131,8 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     // Together, because every login goes back and forth between the two.
     let arbiter = Arbiter::new().handle();
     let (lease, engines) = start_lease(&arbiter, &ground, boot, audit.append.clone()).await?;
-    let minter = start_minter(&arbiter, &ground, boot, lease.clone()).await?;
+    let restored = wishes.restored || wishes.accept_rollback;
+    let minter = start_minter(&arbiter, &ground, boot, lease.clone(), restored).await?;
     let dynamic = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);
     engines.send(dynamic).map_err(|_| StartError::Linking)?;
 
@@ -264,6 +265,7 @@ async fn start_minter(
     ground: &Ground,
     boot: BootId,
     leases: Addr<LeaseManager>,
+    restored: bool,
 ) -> Result<Addr<Minter>, StartError> {
     let ground = ground.clone();
     on_arbiter(arbiter, move || {
@@ -274,7 +276,7 @@ async fn start_minter(
             reconcile: ReconcilePorts::new(&leases),
             revoke: leases.into(),
         };
-        let config = MinterConfig { boot, leases };
+        let config = MinterConfig { boot, leases, restored };
         Minter::new(config, barrier, ground.clock, ground.random).start()
     })
     .await

@@ -79,6 +79,10 @@ pub(crate) enum LocalCommand {
         /// Go on with a store that is older than the audit log, as after restoring a backup
         #[arg(long)]
         accept_rollback: bool,
+        /// The store was restored from a copy: logins that it does not know are told, not ended,
+        /// until `mssm lease reconcile -confirm`; so too with -accept-rollback
+        #[arg(long)]
+        restored: bool,
     },
     /// Examine a server's store while the server is stopped
     #[command(subcommand)]

@@ -30,6 +30,9 @@ pub(crate) enum LeaseCommand {
         /// Touch nothing, say what would be done
         #[arg(long)]
         dry_run: bool,
+        /// The store was restored: end from now on what it does not know
+        #[arg(long)]
+        confirm: bool,
         /// Only this connection
         #[arg(long, value_name = "NAME")]
         connection: Option<String>,
@@ -37,6 +40,8 @@ pub(crate) enum LeaseCommand {
         #[arg(long, value_name = "PATH")]
         mount: Option<String>,
     },
+    /// Name the logins that the server failed to end so far, the oldest first; it tries on
+    Overdue,
     /// Lengthen a lease
     #[command(after_help = "Examples:
   mssm lease renew db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl
@@ -91,9 +96,15 @@ pub(crate) fn run(command: &LeaseCommand, session: &mut Session<'_>) -> Result<(
             session.show(&Call::write("sys/leases/lookup", json!({ field: id })))
         }
         LeaseCommand::Tidy => session.show(&Call::write("sys/leases/tidy", json!({}))),
+        LeaseCommand::Overdue => {
+            session.show(&Call::read("sys/leases").query("type", "irrevocable"))
+        }
         LeaseCommand::Quarantine => session.show(&Call::read("sys/leases/quarantine")),
-        LeaseCommand::Reconcile { dry_run, connection, mount } => {
+        LeaseCommand::Reconcile { dry_run, confirm, connection, mount } => {
             let mut body = Map::from_iter([("dry_run".to_owned(), Value::from(*dry_run))]);
+            if *confirm {
+                body.insert("confirm".to_owned(), Value::from(true));
+            }
             for (name, value) in [("connection", connection), ("mount", mount)] {
                 if let Some(value) = value {
                     body.insert(name.to_owned(), Value::from(value.as_str()));
@@ -218,6 +229,7 @@ mod tests {
     fn logins_and_leases_are_compared_everywhere_or_on_one_connection() {
         let reconcile = |dry_run, connection: Option<&str>| LeaseCommand::Reconcile {
             dry_run,
+            confirm: false,
             connection: connection.map(str::to_owned),
             mount: None,
         };

@@ -44,6 +44,7 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("PUT", "sys/leases/revoke"),
     ("PUT", "sys/leases/revoke-prefix/db"),
     ("PUT", "sys/leases/revoke-force/db"),
+    ("GET", "sys/leases?type=irrevocable"),
     ("GET", "sys/leases/count"),
     ("GET", "sys/leases/quarantine"),
     ("POST", "sys/leases/tidy"),

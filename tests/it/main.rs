@@ -49,6 +49,9 @@ mod memory;
 mod mounts;
 #[cfg(test)]
 mod mysql;
+#[cfg(test)]
+mod overdue;
+#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod policies;

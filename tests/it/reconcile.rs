@@ -182,6 +182,30 @@ fn keep(server: &Server) {
 }
 
 #[test]
+fn a_restored_store_ends_nothing_that_it_does_not_know_until_that_is_confirmed() {
+    let database = Database::shared();
+    let (mut server, login) = forgetful(&database);
+    server.arguments = vec!["--accept-rollback"];
+    server.again();
+    server.arguments.clear();
+    server.unseal();
+    let told = reconcile(&server.root(), false);
+    assert_eq!(found(&told, "orphan"), [&login.user], "{}", told.text);
+    assert!(told.warnings().contains("restored"), "{}", told.text);
+    // It is remembered.
+    server.stop();
+    server.again();
+    server.unseal();
+    assert!(reconcile(&server.root(), false).warnings().contains("restored"));
+    assert!(database.accepts(&login));
+    let other = Login::mint(&server.root(), "db/creds/app");
+    let confirmed = server.cli(&["lease", "reconcile", "-confirm"]);
+    assert!(confirmed.status.success(), "{}", String::from_utf8_lossy(&confirmed.stderr));
+    is_gone(&database, &login.user);
+    assert!(database.accepts(&other));
+}
+
+#[test]
 fn a_login_whose_lease_is_lost_is_ended_by_itself_after_the_unseal() {
     let database = Database::shared();
     let (mut server, login) = forgetful(&database);

@@ -93,6 +93,8 @@ ports! {
         tidy: lease::Tidy,
         /// Lists leases.
         list: lease::List,
+        /// Lists those whose end fails so far.
+        overdue: lease::ListOverdue,
         /// Counts leases.
         count: lease::Count,
     }

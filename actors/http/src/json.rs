@@ -134,6 +134,13 @@ impl Object {
     }
 }
 
+/// A list of objects.
+pub(crate) fn list(objects: impl Iterator<Item = Object>) -> String {
+    // EXPOSE: it moves into the object around it; what is secret is not listed.
+    let texts: Vec<String> = objects.map(|one| one.finish().expose().to_owned()).collect();
+    format!("[{}]", texts.join(","))
+}
+
 /// Writes a JSON string.
 pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push('"');

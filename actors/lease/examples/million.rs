@@ -16,7 +16,7 @@ use mssm_domain::{
 use mssm_lease::{LeaseConfig, LeaseManager};
 use mssm_messages::audit::{Append, AuditError};
 use mssm_messages::engine::{
-    Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend,
+    Confirm, Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend,
     LeaseRules, Outcome, Prepare, Prepared, Revoke, SecretsEngine, Unmount,
 };
 use mssm_messages::lease::{Count, Issue, Lookup};
@@ -82,6 +82,14 @@ impl Handler<Create> for Stub {
             ends.due.insert(msg.lease, msg.expires_at);
         }
         Ok(Created { secret: Vec::new(), data: None })
+    }
+}
+
+impl Handler<Confirm> for Stub {
+    type Result = Result<bool, EngineError>;
+
+    fn handle(&mut self, _msg: Confirm, _ctx: &mut Self::Context) -> Self::Result {
+        Ok(true)
     }
 }
 

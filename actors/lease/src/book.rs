@@ -17,6 +17,7 @@ pub(crate) use self::listing::Listed;
 pub(crate) use self::revoking::{Batch, Reply};
 use crate::holders::Holders;
 use crate::lane::Lane;
+use crate::overdue::Overdue;
 use crate::places::{Place, Places, change};
 
 /// Where a lease is on its way.
@@ -63,8 +64,6 @@ pub(crate) struct Tally {
     pub(crate) pending: u64,
     /// Being revoked.
     pub(crate) ending: u64,
-    /// Of those, with at least one failed try.
-    pub(crate) overdue: u64,
 }
 
 /// What [`Book::end`] found.
@@ -88,6 +87,7 @@ pub(crate) struct Book {
     places: Places,
     holders: Holders,
     lanes: HashMap<ConnectionId, Lane>,
+    overdue: Overdue,
     tally: Tally,
 }
 
@@ -224,6 +224,7 @@ impl Book {
             return false;
         };
         self.ends.remove(&slot);
+        self.overdue.remove(slot);
         self.count(&entry, false);
         self.places.count(entry.place, false);
         self.holders.remove(entry.holder);
@@ -343,12 +344,7 @@ impl Book {
                 change(&mut self.tally.active, comes);
                 self.places.count_active(entry.place, comes);
             }
-            _ => {
-                change(&mut self.tally.ending, comes);
-                if entry.attempts > 0 {
-                    change(&mut self.tally.overdue, comes);
-                }
-            }
+            _ => change(&mut self.tally.ending, comes),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
     let mut claims = Vec::new();
     if let Some(key) = &ask.key {
         let same = Sameness::Key(ask.caller.token, key.clone());
-        match repeats::turn(&session, same, &ask.prefix).await? {
+        match repeats::turn(&session, &ports, same, &ask.prefix).await? {
             Turn::Again(issued) => return Ok(issued),
             Turn::First(claim) => claims.push((claim, KEY_WINDOW)),
             Turn::Full => return Err(LeaseError::Busy),
@@ -57,7 +57,7 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
     if let Some(window) = rules.reuse_window {
         let role = ask.role.as_str().to_owned();
         let same = Sameness::Role(ask.caller.token, ask.mount, role);
-        match repeats::turn(&session, same, &ask.prefix).await? {
+        match repeats::turn(&session, &ports, same, &ask.prefix).await? {
             Turn::Again(issued) => return Ok(issued),
             Turn::First(claim) => claims.push((claim, window.duration())),
             // Then it is a lease like any other.

@@ -37,6 +37,7 @@ pub(crate) struct Lane {
 /// The target does not answer: everybody waits together, one lease at a time asks.
 #[derive(Debug)]
 struct Down {
+    since: Duration,
     until: Duration,
     failures: u32,
 }
@@ -118,18 +119,33 @@ impl Lane {
     /// A batch came back because the target does not answer.
     pub(crate) fn unanswered(&mut self, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let failures = match &self.down {
+        let (since, failures) = match &self.down {
             // The second batch that was in flight when it went down says nothing new.
             Some(down) if now < down.until => return,
-            Some(down) => down.failures.saturating_add(1),
-            None => 1,
+            Some(down) => (down.since, down.failures.saturating_add(1)),
+            None => (now, 1),
         };
-        self.down = Some(Down { until: now + pause(failures, TARGET_PAUSE_MAX), failures });
+        self.down = Some(Down { since, until: now + pause(failures, TARGET_PAUSE_MAX), failures });
     }
 
     /// A batch came back, but the fault lies with its members.
     pub(crate) fn refused(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Whoever waits for the target, the last that came first.
+    pub(crate) fn newest(&self, limit: usize) -> impl Iterator<Item = u32> {
+        self.ready.iter().rev().copied().take(limit)
+    }
+
+    /// How many wait here.
+    pub(crate) fn waits(&self) -> usize {
+        self.ready.len() + self.waiting.len()
+    }
+
+    /// How long the target has not answered, if it does not.
+    pub(crate) fn down_for(&self, now: Duration) -> Option<Duration> {
+        self.down.as_ref().map(|down| now.saturating_sub(down.since))
     }
 
     /// True if nothing waits here and nothing is on its way.

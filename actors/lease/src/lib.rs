@@ -21,6 +21,7 @@ mod lane;
 mod letter;
 mod manager;
 mod outbox;
+mod overdue;
 mod places;
 mod reconcile;
 mod record;

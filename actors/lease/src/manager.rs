@@ -12,8 +12,8 @@ use mssm_messages::audit::Append;
 use mssm_messages::engine::{EngineKind, EnginePorts};
 use mssm_messages::lease::{
     Count, CountTarget, Counts, Issue, Issued, LeaseError, LeaseView, List, ListUnreadable, Lookup,
-    LookupName, Lost, Renew, Renewed, Revoke, RevokeMount, RevokePrefix, RevokeToken,
-    Tidy as TidyAll,
+    LookupName, Lost, PrefixRevoked, Renew, Renewed, Revoke, RevokeMount, RevokePrefix,
+    RevokeToken, Tidy as TidyAll,
 };
 use mssm_messages::seal::{Closing, Opened, StageError};
 use mssm_messages::{Barrier, Port, guarded, guarded_async};
@@ -146,7 +146,7 @@ impl Handler<Revoke> for LeaseManager {
 }
 
 impl Handler<RevokePrefix> for LeaseManager {
-    type Result = ResponseFuture<Result<u64, LeaseError>>;
+    type Result = ResponseFuture<Result<PrefixRevoked, LeaseError>>;
 
     fn handle(&mut self, msg: RevokePrefix, _ctx: &mut Self::Context) -> Self::Result {
         self.serve(|session| revoke::revoke_prefix(session, msg))
@@ -264,7 +264,9 @@ impl Handler<Count> for LeaseManager {
             active: tally.active,
             pending: tally.pending,
             ending: tally.ending,
-            overdue: tally.overdue,
+            overdue: book.overdue_count(),
+            overdue_oldest_secs: book.overdue_secs(session.uptime()),
+            lanes: book.lane_views(session.uptime()),
             issued_total: session.issued_total.get(),
             ended_total: session.ended_total.get(),
             failures_total: session.failures_total.get(),

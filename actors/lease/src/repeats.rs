@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mssm_domain::{Lease, MountId, SecretText, TokenId};
+use mssm_messages::engine::{Confirm, EnginePorts};
 use mssm_messages::lease::{Issued, LeaseError};
 
 use crate::book::Phase;
@@ -20,6 +21,8 @@ use crate::session::Session;
 pub(crate) const KEY_WINDOW: Duration = Duration::from_mins(5);
 /// Answers that are kept at once.
 const KEPT_MAX: usize = 10_000;
+/// How long it may take to say whether an answer still holds; then it is given again.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 /// The longest wait for the first of two equal requests: a little more than a creation takes.
 const TURN_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -100,12 +103,32 @@ pub(crate) fn kept(prefix: &str, issued: &Issued, by_key: bool) -> Rc<Kept> {
     })
 }
 
-/// Takes a turn: waits until the first of equal requests has been answered.
+/// Takes a turn: waits until the first of equal requests has been answered. An answer that does not
+/// hold any more, since the password was changed, is not given again.
 pub(crate) async fn turn(
     session: &Rc<Session>,
+    ports: &EnginePorts,
     same: Sameness,
     prefix: &str,
 ) -> Result<Turn, LeaseError> {
+    loop {
+        match take(session, same.clone(), prefix).await? {
+            Turn::Again(issued) if !holds(session, ports, &issued).await => {
+                session.repeats.forget(issued.lease.id.as_str());
+            }
+            turn => return Ok(turn),
+        }
+    }
+}
+
+async fn holds(session: &Session, ports: &EnginePorts, issued: &Issued) -> bool {
+    let found = session.read(issued.lease.id.as_str()).await;
+    let Ok(Some((_, record))) = found else { return true };
+    let message = Confirm { data: record.data, secret: copy(&issued.secret) };
+    !matches!(ports.confirm.ask(message, CONFIRM_DEADLINE).await, Ok(Ok(false)))
+}
+
+async fn take(session: &Rc<Session>, same: Sameness, prefix: &str) -> Result<Turn, LeaseError> {
     let free =
         |session: &Session| !matches!(session.repeats.0.borrow().get(&same), Some(Slot::Making));
     if !session.until(TURN_PATIENCE, free).await {
@@ -187,6 +210,13 @@ impl Repeats {
             );
         }
         ends
+    }
+
+    /// Forgets a lease's answer.
+    fn forget(&self, lease: &str) {
+        let kept =
+            |slot: &Slot| matches!(slot, Slot::Kept(kept, _) if kept.lease.id.as_str() == lease);
+        self.0.borrow_mut().retain(|_, slot| !kept(slot));
     }
 
     /// Forgets everything.

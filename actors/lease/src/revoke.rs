@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use mssm_domain::{LeaseId, LeaseState, StoredKey};
 use mssm_messages::failpoint;
-use mssm_messages::lease::{LeaseError, Revoke, RevokeMount, RevokePrefix, RevokeToken};
+use mssm_messages::lease::{
+    LeaseError, LeftBehind, PrefixRevoked, Revoke, RevokeMount, RevokePrefix, RevokeToken,
+};
 use tracing::warn;
 
 use crate::book::{Ending, Phase};
@@ -17,6 +19,8 @@ use crate::sweep::REVOKED;
 const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 /// Leases whose pause one request cuts short; the others wait for their own, a minute at most.
 const HURRY_MAX: usize = 64;
+/// Logins left behind that an answer names.
+const LEFT_MAX: usize = 100;
 /// Records read at a time.
 const PAGE: usize = 500;
 
@@ -44,7 +48,7 @@ pub(crate) async fn revoke(session: Rc<Session>, ask: Revoke) -> Result<(), Leas
 pub(crate) async fn revoke_prefix(
     session: Rc<Session>,
     ask: RevokePrefix,
-) -> Result<u64, LeaseError> {
+) -> Result<PrefixRevoked, LeaseError> {
     let leases = below(&session, &ask.prefix).await?;
     let count = leases.len() as u64;
     let verdicts: Vec<_> = if ask.sync || ask.force {
@@ -69,11 +73,24 @@ pub(crate) async fn revoke_prefix(
     if ask.force {
         let idle: Vec<Rc<str>> =
             leases.into_iter().filter(|lease| session.book.borrow_mut().force(lease)).collect();
+        let left = left_behind(&session, &idle, &reason).await;
         session.bury_forced(&idle).await;
+        return Ok(PrefixRevoked { count, left });
     } else if missing > 0 {
         return Err(LeaseError::NotYet(format!("{missing} of {count} leases: {reason}")));
     }
-    Ok(count)
+    Ok(PrefixRevoked { count, left: Vec::new() })
+}
+
+/// What is about to be given up.
+async fn left_behind(session: &Session, leases: &[Rc<str>], reason: &str) -> Vec<LeftBehind> {
+    let mut left = Vec::new();
+    for lease in leases.iter().take(LEFT_MAX) {
+        let Ok(Some((_, record))) = session.read(lease).await else { continue };
+        let why = record.error.unwrap_or_else(|| reason.to_owned());
+        left.push(LeftBehind { lease: lease.as_ref().to_owned(), name: record.name, why });
+    }
+    left
 }
 
 /// Ends every lease of a token. See [`RevokeToken`].

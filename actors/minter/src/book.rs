@@ -27,6 +27,7 @@ use crate::rolecheck::says;
 use crate::rotation::Agenda;
 use crate::selftest::Candidates;
 use crate::spec::{Lane, Spec, application_name};
+use crate::sweep::Sweep;
 
 /// How many sessions end logins at once, on each connection.
 const REVOKE_SESSIONS: usize = 4;
@@ -43,6 +44,7 @@ pub(crate) struct Target {
     pub(crate) revoke: Sessions,
     warmed: Cell<bool>,
     pub(crate) guard: Guard,
+    pub(crate) sweep: Sweep,
 }
 
 impl Target {
@@ -303,8 +305,8 @@ impl Book {
         let mint = lane(Lane::Mint, bound).map_err(EngineError::Invalid)?;
         let revoke = lane(Lane::Revoke, REVOKE_SESSIONS).map_err(EngineError::Invalid)?;
         let server = RefCell::new(record.system_identifier.clone());
-        let (warmed, guard) = (Cell::new(false), Guard::default());
-        Ok(Target { record, version, server, mint, revoke, warmed, guard })
+        let (warmed, guard, sweep) = (Cell::new(false), Guard::default(), Sweep::new());
+        Ok(Target { record, version, server, mint, revoke, warmed, guard, sweep })
     }
 
     /// A role, ready to be used.

@@ -216,6 +216,7 @@ pub(crate) async fn read(
     let rotation = root::view(&record);
     let dialect = record.dialect().map_err(EngineError::Invalid)?;
     Ok(ConnectionView {
+        id: record.id,
         rotation,
         plugin_name: record.plugin_name,
         // EXPOSE: shown without a password that is written into it.

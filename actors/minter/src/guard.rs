@@ -105,6 +105,11 @@ impl Guard {
         Ok(standing)
     }
 
+    /// True if the lock is ours, as far as was seen.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.fresh() == Some(Standing::Ours)
+    }
+
     fn fresh(&self) -> Option<Standing> {
         let seen = self.seen.borrow();
         let (standing, at) = seen.as_ref()?;

@@ -131,7 +131,28 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
             verdict.get_or_insert_with(|| Outcome::Failed(why.clone()));
         }
     }
-    Ok(verdicts.finish())
+    let outcomes = verdicts.finish();
+    if outcomes.contains(&Outcome::Gone) {
+        ladder.target.sweep.extend();
+    }
+    Ok(outcomes)
+}
+
+/// Ends sessions whose role is not there any more, and those that hide; replies how many of the
+/// first there were.
+pub(crate) async fn sweep(book: &Rc<Book>, target: &Rc<Target>) -> Result<usize, String> {
+    const GONE: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a \
+         WHERE a.usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)";
+    let session = target.revoke.lend().await.map_err(words)?;
+    let ladder = Ladder { book: Rc::clone(book), target: Rc::clone(target), session };
+    let gone = match ladder.session.run(GONE).await {
+        Ok(rows) => rows.len(),
+        // Of roles that are gone only who may signal all backends can end sessions.
+        Err(error) if error.code() == "42501" => 0,
+        Err(error) => return Err(words(error)),
+    };
+    ladder.end_hidden(&[]).await?;
+    Ok(gone)
 }
 
 async fn read_cases(

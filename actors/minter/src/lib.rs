@@ -12,6 +12,7 @@
 //! To add a database: its implementation of `engine::Dialer`, its dialect beside `mint` and `ladder`.
 
 mod book;
+mod confirm;
 mod connections;
 mod dialect;
 mod dsn;
@@ -33,6 +34,7 @@ mod rotation;
 mod selftest;
 mod spec;
 mod statements;
+mod sweep;
 mod template;
 #[cfg(test)]
 mod testing;

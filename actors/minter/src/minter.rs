@@ -7,8 +7,8 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use mssm_domain::{BootId, Clock, Random};
 use mssm_messages::engine::{
-    Create, CreateError, Created, DynamicSecretsEngine, EngineError, Extend, Outcome, Prepare,
-    Prepared, Revoke, SecretsEngine, Unmount,
+    Confirm, Create, CreateError, Created, DynamicSecretsEngine, EngineError, Extend, Outcome,
+    Prepare, Prepared, Revoke, SecretsEngine, Unmount,
 };
 use mssm_messages::lease::{self, CountTarget, Issue};
 use mssm_messages::minter::{
@@ -26,7 +26,7 @@ use mssm_messages::{Barrier, Port, guarded_async};
 use crate::book::Book;
 use crate::engine::{Dialer, Servers};
 use crate::rotation::{self, root, statics};
-use crate::{connections, guard, ladder, mint, reconcile, roles};
+use crate::{confirm, connections, guard, ladder, mint, reconcile, roles, sweep};
 
 /// How often it is seen which passwords are due.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,6 +37,8 @@ pub struct MinterConfig {
     pub boot: BootId,
     /// How it reaches the lease manager.
     pub leases: LeaseManagerPorts,
+    /// True if the store was restored from a copy: what it does not know is not ended unasked.
+    pub restored: bool,
 }
 
 /// How the minter reaches the lease manager.
@@ -78,8 +80,10 @@ impl Minter {
         random: Arc<dyn Random>,
         dialer: Arc<dyn Dialer>,
     ) -> Self {
-        let MinterConfig { boot, leases } = config;
-        Self { book: Rc::new(Book::new(boot, leases, barrier, clock, random, dialer)) }
+        let MinterConfig { boot, leases, restored } = config;
+        let book = Book::new(boot, leases, barrier, clock, random, dialer);
+        book.watch.restored.set(restored);
+        Self { book: Rc::new(book) }
     }
 }
 
@@ -101,6 +105,7 @@ impl Handler<Tick> for Minter {
 
     fn handle(&mut self, _msg: Tick, _ctx: &mut Self::Context) -> Self::Result {
         guard::beat(&self.book);
+        sweep::tick(&self.book);
         Box::pin(rotation::tick(Rc::clone(&self.book)))
     }
 }
@@ -123,6 +128,7 @@ macro_rules! handle {
 
 handle!(Unmount, (), connections::unmount);
 handle!(Prepare, Prepared, mint::prepare);
+handle!(Confirm, bool, confirm::confirm);
 handle!(Extend, (), mint::extend);
 handle!(Revoke, Vec<Outcome>, ladder::revoke);
 

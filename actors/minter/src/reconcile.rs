@@ -5,6 +5,7 @@
 //! looked at once more before anything is decided. Only a role whose marker is its own is touched.
 
 mod compare;
+mod restored;
 mod survey;
 
 use std::cell::Cell;
@@ -42,6 +43,8 @@ pub(crate) struct Watch {
     /// One run at a time.
     turn: Arc<Mutex<()>>,
     beat: Cell<Option<Instant>>,
+    /// True if the server was started on a restored store, until that is written down.
+    pub(crate) restored: Cell<bool>,
 }
 
 impl Watch {
@@ -85,7 +88,7 @@ pub(crate) async fn watch(book: Rc<Book>) {
     let opening = book.watch.opening.get() + 1;
     book.watch.opening.set(opening);
     while book.cluster().is_ok() && book.watch.opening.get() == opening {
-        let all = Reconcile { mount: None, connection: None, dry_run: false };
+        let all = Reconcile { mount: None, connection: None, dry_run: false, confirm: false };
         let pause = match guarded_async(run(&book, all, true)).await {
             Ok(Ok(reports)) if reports.iter().all(|report| report.held_back.is_none()) => EVERY,
             Ok(Ok(_)) | Err(_) => AGAIN,
@@ -112,9 +115,10 @@ async fn run(
     automatic: bool,
 ) -> Result<Vec<ConnectionReport>, EngineError> {
     let _turn = book.watch.turn.lock().await;
+    let held = restored::holds_back(book, msg.confirm).await?.then_some(restored::HELD_BACK);
     let mut reports = Vec::new();
     for (mount, name) in connections(book, &msg).await? {
-        reports.push(one(book, mount, name, msg.dry_run).await?);
+        reports.push(one(book, mount, name, msg.dry_run, held).await?);
     }
     let note = NoteReconciled { reports: reports.clone(), automatic, dry_run: msg.dry_run };
     match book.leases.reconcile.note.ask(note, DEADLINE).await {
@@ -162,6 +166,7 @@ async fn one(
     mount: MountId,
     connection: String,
     dry_run: bool,
+    held: Option<&str>,
 ) -> Result<ConnectionReport, EngineError> {
     let mut report = ConnectionReport {
         mount,
@@ -171,7 +176,7 @@ async fn one(
         leases: 0,
         findings: Vec::new(),
     };
-    let compared = guarded_async(compare::compare(book, &mut report, dry_run)).await;
+    let compared = guarded_async(compare::compare(book, &mut report, dry_run, held)).await;
     report.held_back = match compared {
         Ok(Ok(held_back)) => held_back,
         Ok(Err(Trouble::Here(why))) => Some(why),

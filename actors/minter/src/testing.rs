@@ -68,7 +68,7 @@ impl Rig {
         let clock = TestClock::new();
         let leases = Leases::default();
         let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
-        let config = MinterConfig { boot, leases: leases.ports() };
+        let config = MinterConfig { boot, leases: leases.ports(), restored: false };
         let barrier = barrier_over(store);
         let random_port: Arc<dyn Random> = random.clone();
         let minter =

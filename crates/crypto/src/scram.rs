@@ -37,6 +37,15 @@ pub fn generate_verifier(
     derive_verifier(password, iterations, &salt)
 }
 
+/// True if a verifier is this password's; `None` if it is not a SCRAM-SHA-256 verifier.
+pub fn matches(password: &SecretText, verifier: &str) -> Option<bool> {
+    let (iterations, rest) = verifier.strip_prefix("SCRAM-SHA-256$")?.split_once(':')?;
+    let (salt, _) = rest.split_once('$')?;
+    let salt = STANDARD.decode(salt).ok()?;
+    let own = derive_verifier(password, iterations.parse().ok()?, &salt);
+    Some(own.is_ok_and(|own| own == verifier))
+}
+
 fn derive_verifier(
     password: &SecretText,
     iterations: u32,
@@ -74,6 +83,16 @@ fn hmac(key: &[u8; 32], text: &[u8]) -> [u8; 32] {
 mod tests {
     use super::*;
     use crate::testing::Seeded;
+
+    #[test]
+    fn a_verifier_is_known_again_and_no_others() {
+        let (one, other) = ("pencil".to_owned().into(), "pencils".to_owned().into());
+        let made = generate_verifier(&one, 4096, &Seeded::new(1)).unwrap();
+        assert_eq!((matches(&one, &made), matches(&other, &made)), (Some(true), Some(false)));
+        for text in ["", "md5abc", "SCRAM-SHA-256$x:y$z", "SCRAM-SHA-256$4096"] {
+            assert_eq!(matches(&one, text), None, "{text}");
+        }
+    }
 
     /// RFC 7677, section 3: the exchange of user `user` with password `pencil`.
     ///

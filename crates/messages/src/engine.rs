@@ -159,6 +159,17 @@ pub struct CreateError {
     pub in_doubt: bool,
 }
 
+/// Asks whether what was handed out still is what lets its holder in, before it is handed out again;
+/// true also where nobody can tell.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<bool, EngineError>")]
+pub struct Confirm {
+    /// What [`Prepare`] decided.
+    pub data: SecretBytes,
+    /// What was handed out.
+    pub secret: Vec<(&'static str, SecretText)>,
+}
+
 /// Moves the credential's end outside. Sent after the lease's new end is durable.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), EngineError>")]
@@ -270,10 +281,16 @@ pub trait SecretsEngine: Actor + Handler<Unmount> {}
 
 /// What makes, extends and ends leased credentials.
 pub trait DynamicSecretsEngine:
-    SecretsEngine + Handler<Prepare> + Handler<Create> + Handler<Extend> + Handler<Revoke>
+    SecretsEngine
+    + Handler<Prepare>
+    + Handler<Create>
+    + Handler<Confirm>
+    + Handler<Extend>
+    + Handler<Revoke>
 where
     Self::Context: ToEnvelope<Self, Prepare>
         + ToEnvelope<Self, Create>
+        + ToEnvelope<Self, Confirm>
         + ToEnvelope<Self, Extend>
         + ToEnvelope<Self, Revoke>,
 {
@@ -282,6 +299,7 @@ where
         EnginePorts {
             prepare: address.clone().into(),
             create: address.clone().into(),
+            confirm: address.clone().into(),
             extend: address.clone().into(),
             revoke: address.clone().into(),
         }
@@ -295,6 +313,8 @@ pub struct EnginePorts {
     pub prepare: Port<Prepare>,
     /// Makes.
     pub create: Port<Create>,
+    /// Says whether what was made is as it was handed out.
+    pub confirm: Port<Confirm>,
     /// Extends.
     pub extend: Port<Extend>,
     /// Ends.

@@ -90,16 +90,71 @@ pub struct Revoke {
     pub sync: bool,
 }
 
-/// Ends every lease whose id begins with a prefix of whole segments; replies how many.
+/// Ends every lease whose id begins with a prefix of whole segments.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<u64, LeaseError>")]
+#[rtype(result = "Result<PrefixRevoked, LeaseError>")]
 pub struct RevokePrefix {
     /// The prefix, as `db/creds/app`.
     pub prefix: String,
     /// True to wait (bounded) until access has ended.
     pub sync: bool,
-    /// True to stop trying at once whatever is left outside; says what in the log and the audit.
+    /// True to forget at once whatever is left outside; says what. It is looked for and ended by the
+    /// comparison of logins and leases.
     pub force: bool,
+}
+
+/// What became of the leases below a prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrefixRevoked {
+    /// How many there were.
+    pub count: u64,
+    /// What was left outside by force, as far as it can be told at once.
+    pub left: Vec<LeftBehind>,
+}
+
+/// A credential that may be there though its lease has ended by force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// Its lease.
+    pub lease: String,
+    /// The public name of what was made.
+    pub name: String,
+    /// Why it could not be ended.
+    pub why: String,
+}
+
+/// Lists the leases whose end has failed so far, the oldest first.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<OverdueLease>, LeaseError>")]
+pub struct ListOverdue {
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A lease whose end has failed so far; it is tried on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverdueLease {
+    /// Which.
+    pub lease: LeaseId,
+    /// The public name of what was made.
+    pub name: String,
+    /// How often it was tried since the server opened.
+    pub attempts: u16,
+    /// For how long, since the server opened.
+    pub secs: u64,
+    /// Why, if it is known.
+    pub error: Option<String>,
+}
+
+/// How the revocations of one connection do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneView {
+    /// The connection.
+    pub target: mssm_domain::ConnectionId,
+    /// How many wait.
+    pub waiting: u64,
+    /// For how long it has not answered; `None` if it does, as far as is known.
+    pub down_secs: Option<u64>,
 }
 
 /// Ends every lease of a token that has been revoked (its record is marked before); replies how many.
@@ -185,8 +240,12 @@ pub struct Counts {
     pub pending: u64,
     /// Being revoked.
     pub ending: u64,
-    /// Of those, with at least one failed try.
+    /// Of those, that failed or wait for a target that does not answer.
     pub overdue: u64,
+    /// For how long the oldest of these has failed.
+    pub overdue_oldest_secs: u64,
+    /// The connections where revocations wait.
+    pub lanes: Vec<LaneView>,
     /// Issued since the server opened.
     pub issued_total: u64,
     /// Ended since the server opened.

@@ -3,7 +3,7 @@
 //! Making, extending and ending logins goes through [`crate::engine`], sent by the lease manager.
 
 use actix::Message;
-use mssm_domain::{ConnectionName, MountId, RoleName, SecretBytes, SecretText, Ttl};
+use mssm_domain::{ConnectionId, ConnectionName, MountId, RoleName, SecretBytes, SecretText, Ttl};
 
 use crate::engine::{EngineError, LeaseRules};
 use crate::rotation::{PlanPatch, RootRotationView};
@@ -69,6 +69,8 @@ pub struct WriteConnection {
 /// A connection's definition without its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionView {
+    /// What leases call it; another once it leads to another server.
+    pub id: ConnectionId,
     /// Vault's name for the kind of database.
     pub plugin_name: String,
     /// With `{{username}}` and `{{password}}`; a password written into it is not shown.

@@ -24,6 +24,8 @@ pub struct Reconcile {
     pub connection: Option<ConnectionName>,
     /// True to touch nothing, and say what would be done.
     pub dry_run: bool,
+    /// True to end from now on what a restored store does not know.
+    pub confirm: bool,
 }
 
 /// What one connection's comparison found.

@@ -74,7 +74,7 @@ impl Boot {
             revoke: lease.clone().into(),
             reconcile: ReconcilePorts::new(&lease),
         };
-        let config = MinterConfig { boot, leases };
+        let config = MinterConfig { boot, leases, restored: false };
         let (ours, own) = (barrier.clone(), Arc::clone(&random));
         let minter = Minter::over(config, ours, Arc::clone(&clock), own, Arc::new(way)).start();
         let engines = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);

@@ -8,7 +8,7 @@ use mssm_messages::minter::{
     WriteRole,
 };
 
-use super::{creds, rotations};
+use super::{creds, overdue, rotations};
 use crate::answer::Answer;
 use crate::body::Body;
 use crate::call::Verb;
@@ -80,7 +80,8 @@ async fn connection(visit: &Visit, name: &str, verb: Verb) -> Result<Answer, Ref
     match verb {
         Verb::Read => {
             let message = ReadConnection { mount, name };
-            Ok(Answer::data(show(&ask(&minter.read_connection, message, FAR).await?)))
+            let view = ask(&minter.read_connection, message, FAR).await?;
+            Ok(Answer::data(overdue::of_connection(&visit.worker, view.id, show(&view)).await))
         }
         Verb::Write => {
             let message = WriteConnection { mount, name, patch: patch(&visit.call.body)? };

@@ -14,6 +14,7 @@ use crate::error::{Refusal, unreachable};
 use crate::json::Object;
 use crate::pipeline::Visit;
 use crate::resources::kv1::page;
+use crate::resources::overdue::left_behind;
 use crate::resources::reconcile;
 use crate::resources::tokens::{left, ttl};
 use crate::resources::{named_twice, one_name};
@@ -168,8 +169,11 @@ async fn revoke_prefix(visit: &Visit, tail: &str, force: bool) -> Result<Answer,
         return Err(Refusal::invalid("prefix must be specified"));
     }
     let message = RevokePrefix { prefix, sync, force };
-    commit(&visit.worker.door.leases.revoke_prefix, message).await?;
-    Ok(ended(sync || force))
+    let revoked = commit(&visit.worker.door.leases.revoke_prefix, message).await?;
+    if revoked.left.is_empty() {
+        return Ok(ended(sync || force));
+    }
+    Ok(Answer::empty_envelope().warn(left_behind(&revoked.left)))
 }
 
 /// GET `sys/leases/count`: with `type=irrevocable` those whose end has failed so far, else all.

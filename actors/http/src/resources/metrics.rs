@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use mssm_messages::audit::ReadStatus;
-use mssm_messages::lease::Count;
+use mssm_messages::lease::{Count, LaneView};
 use mssm_messages::reconcile::{FindingKind, ReconcileCounts};
 use mssm_messages::seal::Status;
 
@@ -56,6 +56,9 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         }
         let help = "Leases whose revocation has failed at least once and is tried on.";
         page.one("mssm_leases_overdue", "gauge", help, counts.overdue);
+        let help = "How long the oldest of these has failed.";
+        page.one("mssm_leases_overdue_oldest_seconds", "gauge", help, counts.overdue_oldest_secs);
+        lanes(&mut page, &counts.lanes);
         page.one("mssm_leases_issued_total", "counter", "Issued.", counts.issued_total);
         page.one("mssm_leases_ended_total", "counter", "Ended.", counts.ended_total);
         let help = "Failed tries to revoke.";
@@ -65,6 +68,24 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         reconciled(&mut page, &counts.reconcile);
     }
     Answer::plain(page.0)
+}
+
+/// The connections where revocations wait, by id; `db/config/:name` says whose it is.
+fn lanes(page: &mut Page, lanes: &[LaneView]) {
+    let help = "Revocations that wait, by connection.";
+    page.head("mssm_connection_revocations_waiting", "gauge", help);
+    for LaneView { target, waiting, .. } in lanes {
+        let name = "mssm_connection_revocations_waiting";
+        let _ = writeln!(page.0, "{name}{{connection=\"{target}\"}} {waiting}");
+    }
+    let help = "How long a connection has not answered, if it does not.";
+    page.head("mssm_connection_unanswered_seconds", "gauge", help);
+    for LaneView { target, down_secs, .. } in lanes {
+        if let Some(secs) = down_secs {
+            let name = "mssm_connection_unanswered_seconds";
+            let _ = writeln!(page.0, "{name}{{connection=\"{target}\"}} {secs}");
+        }
+    }
 }
 
 /// How logins and leases were compared.

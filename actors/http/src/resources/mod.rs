@@ -10,6 +10,7 @@ mod leases;
 mod metrics;
 mod mounts;
 mod oidc;
+mod overdue;
 mod policies;
 mod reconcile;
 mod rotations;

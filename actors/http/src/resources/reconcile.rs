@@ -6,7 +6,7 @@ use mssm_messages::reconcile::{ConnectionReport, Finding, FindingKind, Reconcile
 use crate::answer::Answer;
 use crate::door::commit;
 use crate::error::{Refusal, malformed};
-use crate::json::Object;
+use crate::json::{Object, list};
 use crate::pipeline::Visit;
 
 /// POST `sys/leases/reconcile`.
@@ -20,7 +20,8 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         Some(path) if !path.is_empty() => Some(mount(visit, &path)?),
         _ => None,
     };
-    let message = Reconcile { mount, connection, dry_run };
+    let confirm = body.flag("confirm")?.unwrap_or(false);
+    let message = Reconcile { mount, connection, dry_run, confirm };
     let reports = commit(&visit.worker.door.minter.reconcile, message).await?;
     Ok(show(visit, &reports, dry_run))
 }
@@ -65,10 +66,4 @@ fn finding(finding: &Finding) -> Object {
         .text("username", &finding.login)
         .maybe("lease_id", finding.lease.as_deref())
         .flag("acts", finding.acts)
-}
-
-fn list(objects: impl Iterator<Item = Object>) -> String {
-    // EXPOSE: names of logins and leases, which this answer is for.
-    let texts: Vec<String> = objects.map(|one| one.finish().expose().to_owned()).collect();
-    format!("[{}]", texts.join(","))
 }

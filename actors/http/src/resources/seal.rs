@@ -16,6 +16,7 @@ use crate::door::{FAR, NEAR, Worker, ask, commit, put, write_down};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
+use crate::resources::overdue;
 
 /// What clients compare with Vault's releases to know what works.
 pub(crate) const VERSION: &str = concat!("1.15.0+mssm.", env!("CARGO_PKG_VERSION"));
@@ -86,6 +87,7 @@ pub(crate) async fn health(worker: &Worker, call: &Call) -> Result<Answer, Refus
         if let Some(reason) = log.blocked {
             object = object.text("audit_blocked_reason", &worker.door.about.without_path(&reason));
         }
+        object = overdue::health(worker, object).await;
     }
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
     Ok(Answer::bare(object).with_status(code))

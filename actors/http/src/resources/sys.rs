@@ -5,7 +5,7 @@ use crate::call::Verb;
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
-use crate::resources::{audit, leases, metrics, mounts, policies, seal, ui};
+use crate::resources::{audit, leases, metrics, mounts, overdue, policies, seal, ui};
 
 /// Answers below `sys/`.
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
@@ -33,7 +33,8 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         "config" if second("auditing/request-headers").is_some() => {
             audit::headers(visit, second("auditing/request-headers").unwrap_or_default()).await
         }
-        "leases" if !rest.is_empty() => leases::answer(visit, rest).await,
+        "leases" if rest.is_empty() => overdue::answer(visit).await,
+        "leases" => leases::answer(visit, rest).await,
         "renew" | "revoke" | "revoke-prefix" | "revoke-force" => leases::answer(visit, path).await,
         "internal" => match (second("ui/mounts"), rest) {
             (Some(path), _) => ui::shown(visit, path).await,

@@ -429,6 +429,7 @@ fn leases(state: &Shared) -> LeasePorts {
         revoke: nobody().into(),
         lookup_name: nobody().into(),
         unreadable: nobody().into(),
+        overdue: nobody().into(),
         tidy: nobody().into(),
         lost: fake(move |message: Lost| {
             revoking.lock().unwrap().revoked.push(message.lease);

@@ -8,6 +8,9 @@ use mssm_messages::engine::EngineKind;
 
 use super::{Book, Phase, entry_at};
 
+/// Leases that are noted to be overdue whenever their target does not answer: those that came last.
+const NOTED_MAX: usize = 50_000;
+
 /// Credentials to end together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
@@ -77,7 +80,15 @@ impl Book {
         let lane = self.lanes.entry(target).or_default();
         match reply {
             Reply::Answered => lane.answered(),
-            Reply::Unanswered => lane.unanswered(uptime),
+            Reply::Unanswered => {
+                lane.unanswered(uptime);
+                for slot in lane.newest(NOTED_MAX) {
+                    let entry = entry_at(&mut self.entries, slot);
+                    if entry.is_some_and(|entry| entry.phase == Phase::Queued) {
+                        self.overdue.add(slot, uptime);
+                    }
+                }
+            }
             Reply::Refused => lane.refused(),
         }
     }
@@ -95,7 +106,7 @@ impl Book {
         entry.alone = reply == Reply::Refused;
         let (attempts, place) = (entry.attempts, entry.place);
         if attempts == 1 {
-            self.tally.overdue += 1;
+            self.overdue.add(slot, uptime);
         }
         if let Some(lane) = self.lane(place) {
             match reply {

@@ -197,7 +197,7 @@ impl Model {
         let tally = self.book.tally();
         assert_eq!(tally.ending, self.ending.len() as u64);
         assert_eq!(tally.active + tally.pending, self.ends.len() as u64);
-        assert!(tally.overdue <= tally.ending);
+        assert!(self.book.overdue_count() <= tally.ending);
         let all = tally.active + tally.pending + tally.ending;
         assert_eq!(self.book.places().count_where(|_| true), all);
         let by_mount: u64 =

@@ -163,7 +163,7 @@ async fn a_prefix_ends_whole_segments_and_listing_shows_them() {
     assert_eq!(roles, ["app/", "app-ro/"]);
     assert_eq!(rig.manager.send(list("db/creds/app/")).await.unwrap().unwrap().len(), 3);
     let ask = RevokePrefix { prefix: "db/creds/app".to_owned(), sync: true, force: false };
-    assert_eq!(rig.manager.send(ask).await.unwrap(), Ok(3));
+    assert_eq!(rig.manager.send(ask).await.unwrap().unwrap().count, 3);
     assert_eq!(rig.world().exists.len(), 2);
     let left = rig.manager.send(RevokeMount { mount: mount() }).await.unwrap();
     assert_eq!(left, Ok(0));
@@ -176,7 +176,7 @@ async fn force_forgets_what_cannot_be_ended_and_remembers_that_it_did() {
     let issued = many(&rig, "app", 2).await;
     rig.world().down = true;
     let ask = RevokePrefix { prefix: "db".to_owned(), sync: true, force: true };
-    assert_eq!(rig.manager.send(ask).await.unwrap(), Ok(2));
+    assert_eq!(rig.manager.send(ask).await.unwrap().unwrap().count, 2);
     pass(10).await;
     assert_eq!(rig.records().await, (0, 2));
     assert_eq!(rig.counts().await.ending, 0);

@@ -5,6 +5,7 @@ mod clock;
 mod ending;
 mod issuing;
 mod outbox;
+mod reconciling;
 mod renewing;
 mod repeating;
 mod rig;

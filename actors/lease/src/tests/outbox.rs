@@ -48,7 +48,7 @@ async fn a_blocked_log_loses_no_line_however_many_wait() {
     }
     let prefix = "db/creds/app".to_owned();
     let ask = RevokePrefix { prefix, sync: true, force: false };
-    assert_eq!(rig.manager.send(ask).await.unwrap(), Ok(150));
+    assert_eq!(rig.manager.send(ask).await.unwrap().unwrap().count, 150);
     pass(2).await;
     assert!(rig.log.lock().unwrap().names.is_empty());
     rig.log.lock().unwrap().blocked = false;

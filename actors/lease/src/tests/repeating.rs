@@ -156,3 +156,20 @@ async fn an_orphan_lease_outlives_its_token() {
     pass(31).await;
     rig.assert_all_ended("orphan").await;
 }
+
+#[actix_rt::test]
+async fn an_answer_whose_password_was_changed_is_not_given_again() {
+    let rig = Rig::new().await;
+    let ask = || {
+        let mut ask = rig.ask("app");
+        ask.key = Some("one".to_owned());
+        rig.manager.send(ask)
+    };
+    let first = ask().await.unwrap().unwrap();
+    assert_eq!(ask().await.unwrap().unwrap().lease.id, first.lease.id);
+    rig.world().changed = true;
+    let other = ask().await.unwrap().unwrap();
+    assert!(other.lease.id != first.lease.id && !other.again);
+    rig.world().changed = false;
+    assert_eq!(ask().await.unwrap().unwrap().lease.id, other.lease.id);
+}

@@ -11,7 +11,7 @@ use mssm_domain::{
 };
 use mssm_messages::audit::{Append, AuditError, Entry};
 use mssm_messages::engine::{
-    Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend,
+    Confirm, Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend,
     LeaseRules, Outcome, Prepare, Prepared, Revoke, SecretsEngine, Unmount,
 };
 use mssm_messages::lease::{Count, Counts, Issue, Issued, LeaseError};
@@ -43,6 +43,7 @@ pub(crate) struct World {
     pub(crate) extend_errors: VecDeque<EngineError>,
     pub(crate) revoke_replies: VecDeque<Outcome>,
     pub(crate) down: bool,
+    pub(crate) changed: bool,
     pub(crate) ttl: Option<u64>,
     pub(crate) rules: LeaseRules,
     pub(crate) prepared: usize,
@@ -156,6 +157,14 @@ impl Handler<Create> for FakeEngine {
                 }
             }
         })
+    }
+}
+
+impl Handler<Confirm> for FakeEngine {
+    type Result = Result<bool, EngineError>;
+
+    fn handle(&mut self, _msg: Confirm, _ctx: &mut Self::Context) -> Self::Result {
+        Ok(!self.world.lock().unwrap().changed)
     }
 }
 

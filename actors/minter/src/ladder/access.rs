@@ -208,7 +208,7 @@ impl Ladder {
     ///
     /// Whose session it is cannot be seen. Others are hidden for milliseconds only, or until they
     /// have proved who they are: a lock on the database tells who is past that.
-    async fn end_hidden(&self, cases: &[Case]) -> Result<bool, String> {
+    pub(super) async fn end_hidden(&self, cases: &[Case]) -> Result<bool, String> {
         let mut hidden = self.look_hidden().await?;
         let found = !hidden.is_empty();
         for _ in 0..HIDDEN_LOOKS {
@@ -257,6 +257,9 @@ impl Ladder {
     }
 
     async fn grant_all(&self, cases: &[Case]) -> Result<Vec<Row>, DbError> {
+        if cases.is_empty() {
+            return Ok(Vec::new());
+        }
         let facts = &self.session.facts;
         let grants = cases.iter().map(|case| grant_to_us(&identifier(case.login()), facts));
         self.session.run(&grants.collect::<String>()).await

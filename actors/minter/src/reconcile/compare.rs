@@ -44,6 +44,7 @@ pub(super) async fn compare(
     book: &Rc<Book>,
     report: &mut ConnectionReport,
     dry_run: bool,
+    held: Option<&str>,
 ) -> Result<Option<String>, Trouble> {
     let cluster = book.cluster()?;
     let target = find_target(book, report.mount, &report.connection).await;
@@ -54,7 +55,7 @@ pub(super) async fn compare(
         return Err(Trouble::Here(text.to_owned()));
     }
     let standing = target.guard.check(book, &target).await.map_err(words)?;
-    let held_back = standing.holds_back().map(str::to_owned);
+    let held_back = standing.holds_back().or(held).map(str::to_owned);
     let acts = !dry_run && held_back.is_none();
     let mut comparing = Comparing { book, cluster, target, session, report, acts };
     comparing.all().await?;

@@ -19,7 +19,7 @@ async fn exists(name: &str) -> bool {
 }
 
 async fn reconcile(rig: &Rig, dry_run: bool) -> ConnectionReport {
-    let all = Reconcile { mount: None, connection: None, dry_run };
+    let all = Reconcile { mount: None, connection: None, dry_run, confirm: false };
     let mut reports = rig.minter.send(all).await.unwrap().unwrap();
     assert_eq!((reports.len(), &reports[0].held_back), (1, &None));
     reports.remove(0)
@@ -199,6 +199,7 @@ async fn a_standby_and_a_connection_that_is_not_there_are_said() {
         mount: Some(rig.mount),
         connection: Some(mssm_domain::ConnectionName::parse(name).unwrap()),
         dry_run: false,
+        confirm: false,
     };
     database.answer("pg_is_in_recovery", Ok(vec![row(&["role", "t"])]));
     let told = rig.minter.send(ask("main")).await.unwrap().unwrap();

@@ -198,6 +198,20 @@ async fn what_a_login_prepares_in_another_roles_name_does_not_stop_the_ladder() 
 }
 
 #[actix_rt::test]
+async fn a_session_that_outlives_its_role_is_swept_away() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
+    let admin = postgres.admin(&database.name).await;
+    admin.batch_execute(&format!("DROP ROLE \"{}\"", login.username)).await.unwrap();
+    session.batch_execute("SELECT 1").await.unwrap();
+    rig.minter.send(crate::minter::Tick).await.unwrap();
+    let ended = async { while session.batch_execute("SELECT pg_sleep(0.01)").await.is_ok() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.unwrap();
+}
+
+#[actix_rt::test]
 async fn another_servers_word_does_not_count() {
     let postgres = TestPostgres::shared();
     let (rig, database) = rig(postgres).await;

@@ -16,8 +16,8 @@ use mssm_domain::{
     ConnectionId, LeaseId, MountId, Random, RoleName, SecretBytes, SecretText, generate_base62,
 };
 use mssm_messages::engine::{
-    Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend, LeaseRules,
-    Outcome, Prepare, Prepared, Revoke, SecretsEngine, Unmount,
+    Confirm, Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend,
+    LeaseRules, Outcome, Prepare, Prepared, Revoke, SecretsEngine, Unmount,
 };
 use mssm_messages::reconcile::{Adopt, ReconcilePorts, Stray};
 use mssm_messages::seal::{Opened, StageError};
@@ -116,6 +116,14 @@ impl Handler<Create> for Vouchers {
         self.write(name, &text).map_err(certain)?;
         let username = SecretText::new(name.to_owned());
         Ok(Created { secret: vec![("username", username), ("password", password)], data: None })
+    }
+}
+
+impl Handler<Confirm> for Vouchers {
+    type Result = Result<bool, EngineError>;
+
+    fn handle(&mut self, msg: Confirm, _ctx: &mut Self::Context) -> Self::Result {
+        Ok(self.service.join(name_of(&msg.data)?).exists())
     }
 }
 
