@@ -1,26 +1,32 @@
-//! Puts the connections and roles of the configuration file in place whenever the server opens.
+//! Puts the connections, roles and static roles of the configuration file in place whenever the server opens.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Recipient, ResponseFuture};
-use mssm_domain::{CanonicalPath, MountId};
+use mssm_domain::{CanonicalPath, MountId, RoleName};
 use mssm_messages::Port;
-use mssm_messages::engine::EngineKind;
+use mssm_messages::engine::{EngineError, EngineKind};
 use mssm_messages::minter::Configure;
 use mssm_messages::mounts::ReadTable;
+use mssm_messages::rotation::{StaticRolePatch, WriteStaticRole};
 use mssm_messages::seal::{Opened, StageError};
 
 use crate::config::DatabaseSettings;
 
 /// How long the minter may take to store definitions.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long it may take to change a static role's password.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(50);
+/// The pause before a static role is tried again whose database is not there.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Holds what the file says of databases; tells the minter of the default `db/` mount.
 pub(crate) struct ConfiguredDatabases {
     settings: Rc<DatabaseSettings>,
     table: Recipient<ReadTable>,
     minter: Port<Configure>,
+    statics: Port<WriteStaticRole>,
 }
 
 impl ConfiguredDatabases {
@@ -29,8 +35,9 @@ impl ConfiguredDatabases {
         settings: DatabaseSettings,
         table: Recipient<ReadTable>,
         minter: Port<Configure>,
+        statics: Port<WriteStaticRole>,
     ) -> Self {
-        Self { settings: Rc::new(settings), table, minter }
+        Self { settings: Rc::new(settings), table, minter, statics }
     }
 }
 
@@ -44,6 +51,7 @@ impl Handler<Opened> for ConfiguredDatabases {
     fn handle(&mut self, _msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
         let settings = Rc::clone(&self.settings);
         let (table, minter) = (self.table.clone(), self.minter.clone());
+        let statics = self.statics.clone();
         Box::pin(async move {
             let databases = settings.read().map_err(|error| StageError(error.to_string()))?;
             let Some(mount) = default_mount(&table).await? else {
@@ -60,6 +68,12 @@ impl Handler<Opened> for ConfiguredDatabases {
             for warning in warnings {
                 tracing::warn!(warning, "configured databases");
             }
+            // The start does not wait for databases, and these need theirs.
+            actix::spawn(async move {
+                for (name, patch) in databases.static_roles {
+                    write_static(&statics, mount, name, patch).await;
+                }
+            });
             Ok(())
         })
     }
@@ -72,4 +86,46 @@ async fn default_mount(table: &Recipient<ReadTable>) -> Result<Option<MountId>, 
     let path = CanonicalPath::parse("db/").map_err(|error| stage(&error))?;
     let mount = table.resolve(&path).map(|(mount, _)| mount);
     Ok(mount.filter(|mount| mount.kind == EngineKind::Database).map(|mount| mount.id))
+}
+
+/// Stores a static role, however long its database is away; ends when the server is sealed.
+async fn write_static(
+    statics: &Port<WriteStaticRole>,
+    mount: MountId,
+    name: RoleName,
+    patch: StaticRolePatch,
+) {
+    let mut told = false;
+    loop {
+        let write = WriteStaticRole { mount, name: name.clone(), patch: patch.clone() };
+        let why = match statics.ask(write, CHANGE_DEADLINE).await {
+            Ok(Ok(warnings)) => {
+                for warning in warnings {
+                    tracing::warn!(
+                        role = name.as_str(),
+                        warning,
+                        "a static role of the configuration file"
+                    );
+                }
+                return;
+            }
+            Ok(Err(EngineError::Unavailable(why))) => why,
+            Ok(Err(error)) => {
+                let role = name.as_str();
+                tracing::warn!(role, %error, "a static role of the configuration file is not in place");
+                return;
+            }
+            Err(error) => error.to_string(),
+        };
+        if !told {
+            let role = name.as_str();
+            tracing::warn!(
+                role,
+                why,
+                "a static role of the configuration file waits for its database"
+            );
+            told = true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }

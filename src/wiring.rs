@@ -139,8 +139,8 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     let owners = start_owners(&ground, lease, minter);
     let chronicle = Chronicle::new(audit.append.clone(), Arc::clone(&ground.clock)).start();
     let table = MountReplica::start(&owners.mounts).table;
-    let minter = owners.minter.clone().into();
-    let configured = ConfiguredDatabases::new(config.databases, table, minter).start();
+    let (minter, statics) = (owners.minter.clone().into(), owners.minter.clone().into());
+    let configured = ConfiguredDatabases::new(config.databases, table, minter, statics).start();
     let head = HeadConfig {
         audit: audit.clone(),
         when_missing: config.audit.when_missing,

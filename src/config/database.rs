@@ -1,9 +1,10 @@
-//! The `[db.*]` part: connections and roles of the `db/` mount.
+//! The `[db.*]` part: connections, roles and static roles of the `db/` mount.
 
 use std::path::Path;
 
 use mssm_domain::{ConnectionName, RoleName, SecretText, parse_duration_secs};
 use mssm_messages::minter::{ConnectionPatch, RolePatch};
+use mssm_messages::rotation::{PlanPatch, StaticRolePatch};
 
 use super::{ConfigError, Environment, files, raw};
 
@@ -22,6 +23,8 @@ pub struct Databases {
     pub connections: Vec<(ConnectionName, ConnectionPatch)>,
     /// Roles by name.
     pub roles: Vec<(RoleName, RolePatch)>,
+    /// Static roles by name.
+    pub static_roles: Vec<(RoleName, StaticRolePatch)>,
 }
 
 impl DatabaseSettings {
@@ -53,17 +56,31 @@ fn parse(db: raw::Db, environment: &Environment) -> Result<Databases, ConfigErro
     }
     for (name, raw) in db.roles {
         let key = format!("db.roles.{name}");
-        let id = RoleName::parse(&name)
-            .map_err(|error| ConfigError::at(&key, &error.to_string(), "[db.roles.orders-read]"))?;
-        let known = databases.connections.iter().any(|(id, _)| id.as_str() == raw.connection);
-        if !known {
-            let problem = "names a connection that this file does not define";
-            let example = format!("[db.connections.{}]", raw.connection);
-            return Err(ConfigError::at(&format!("{key}.connection"), problem, &example));
-        }
+        let id = role_name(&key, &name)?;
+        check_known(&databases, &key, &raw.connection)?;
         databases.roles.push((id, role(&key, raw)?));
     }
+    for (name, raw) in db.static_roles {
+        let key = format!("db.static_roles.{name}");
+        let id = role_name(&key, &name)?;
+        check_known(&databases, &key, &raw.connection)?;
+        databases.static_roles.push((id, static_role(&key, raw)?));
+    }
     Ok(databases)
+}
+
+fn role_name(key: &str, name: &str) -> Result<RoleName, ConfigError> {
+    RoleName::parse(name)
+        .map_err(|error| ConfigError::at(key, &error.to_string(), "[db.roles.orders-read]"))
+}
+
+fn check_known(databases: &Databases, key: &str, connection: &str) -> Result<(), ConfigError> {
+    if databases.connections.iter().any(|(id, _)| id.as_str() == connection) {
+        return Ok(());
+    }
+    let problem = "names a connection that this file does not define";
+    let example = format!("[db.connections.{connection}]");
+    Err(ConfigError::at(&format!("{key}.connection"), problem, &example))
 }
 
 fn connection(
@@ -161,25 +178,56 @@ fn password(
         .ok())
 }
 
+/// A duration of the file, in seconds.
+fn secs(key: &str, name: &str, text: Option<String>) -> Result<Option<u64>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let secs = parse_duration_secs(&text).map_err(|error| {
+        let example = format!("{name} = \"1h\"");
+        ConfigError::at(&format!("{key}.{name}"), &error.to_string(), &example)
+    })?;
+    Ok(Some(secs))
+}
+
+fn static_role(key: &str, raw: raw::StaticRole) -> Result<StaticRolePatch, ConfigError> {
+    if raw.rotation_period.is_some() == raw.rotation_schedule.is_some() {
+        let problem = "needs one of rotation_period and rotation_schedule";
+        return Err(ConfigError::at(key, problem, "rotation_period = \"24h\""));
+    }
+    if !(1..=2).contains(&raw.usernames.len()) {
+        let problem = "is one user, or two that take turns";
+        let example = "usernames = [\"orders_a\", \"orders_b\"]";
+        return Err(ConfigError::at(&format!("{key}.usernames"), problem, example));
+    }
+    Ok(StaticRolePatch {
+        db_name: Some(raw.connection),
+        usernames: Some(raw.usernames),
+        rotation_statements: raw.rotation_statements,
+        // Of period and schedule, the one that is not there takes the other's place.
+        plan: PlanPatch {
+            rotation_period_secs: Some(
+                secs(key, "rotation_period", raw.rotation_period)?.unwrap_or(0),
+            ),
+            rotation_schedule: Some(raw.rotation_schedule.unwrap_or_default()),
+            rotation_window_secs: Some(
+                secs(key, "rotation_window", raw.rotation_window)?.unwrap_or(0),
+            ),
+        },
+        credential_type: None,
+        scram_iterations: raw.scram_iterations,
+    })
+}
+
 fn role(key: &str, raw: raw::Role) -> Result<RolePatch, ConfigError> {
-    let secs = |name: &str, text: Option<String>| -> Result<Option<u64>, ConfigError> {
-        let Some(text) = text else { return Ok(None) };
-        let secs = parse_duration_secs(&text).map_err(|error| {
-            let example = format!("{name} = \"1h\"");
-            ConfigError::at(&format!("{key}.{name}"), &error.to_string(), &example)
-        })?;
-        Ok(Some(secs))
-    };
     Ok(RolePatch {
         db_name: Some(raw.connection),
         creation_statements: Some(raw.creation),
         revocation_statements: raw.revocation,
-        default_ttl_secs: secs("default_ttl", raw.default_ttl)?,
-        max_ttl_secs: secs("max_ttl", raw.max_ttl)?,
+        default_ttl_secs: secs(key, "default_ttl", raw.default_ttl)?,
+        max_ttl_secs: secs(key, "max_ttl", raw.max_ttl)?,
         owner: raw.owner,
         scram_iterations: raw.scram_iterations,
         orphan_leases: raw.orphan_leases,
-        reuse_window_secs: secs("reuse_window", raw.reuse_window)?,
+        reuse_window_secs: secs(key, "reuse_window", raw.reuse_window)?,
         max_leases: raw.max_leases,
         max_leases_per_token: raw.max_leases_per_token,
         allow_privileged: raw.allow_privileged,

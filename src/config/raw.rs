@@ -84,6 +84,7 @@ pub(super) struct Limits {
 pub(super) struct Db {
     pub(super) connections: BTreeMap<String, Connection>,
     pub(super) roles: BTreeMap<String, Role>,
+    pub(super) static_roles: BTreeMap<String, StaticRole>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -117,6 +118,18 @@ pub(super) struct Role {
     pub(super) max_leases: Option<u32>,
     pub(super) max_leases_per_token: Option<u32>,
     pub(super) allow_privileged: Option<bool>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StaticRole {
+    pub(super) connection: String,
+    pub(super) usernames: Vec<String>,
+    pub(super) rotation_statements: Option<Vec<String>>,
+    pub(super) rotation_period: Option<String>,
+    pub(super) rotation_schedule: Option<String>,
+    pub(super) rotation_window: Option<String>,
+    pub(super) scram_iterations: Option<u32>,
 }
 
 /// What the environment overrides: `MSSM_SERVER_ADDRESS` and so on.

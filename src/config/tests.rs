@@ -53,6 +53,29 @@ fn the_development_sample_makes_logins_in_a_local_database() {
 }
 
 #[test]
+fn a_static_role_has_one_plan_and_one_or_two_users() {
+    let connection = "[db.connections.c]\nhost = \"h\"\ndatabase = \"d\"\nusername = \"u\"\n\
+        password_file = \"/nowhere\"\n[db.static_roles.r]\nconnection = \"c\"\n";
+    for (text, wrong) in [
+        ("usernames = [\"a\", \"b\"]\nrotation_schedule = \"0 3 * * *\"", None),
+        ("usernames = [\"a\"]\nrotation_period = \"1d\"", None),
+        ("usernames = []\nrotation_period = \"1d\"", Some("usernames")),
+        ("usernames = [\"a\", \"b\", \"c\"]\nrotation_period = \"1d\"", Some("usernames")),
+        ("usernames = [\"a\"]", Some("one of rotation_period")),
+        ("usernames = [\"a\"]\nrotation_period = \"soon\"", Some("rotation_period")),
+    ] {
+        let parsed = Config::parse(&format!("{LEAST}\n{connection}{text}"), &Environment::new());
+        match wrong {
+            None => assert_eq!(parsed.unwrap().databases.read().unwrap().static_roles.len(), 1),
+            Some(named) => {
+                let error = parsed.unwrap_err().to_string();
+                assert!(error.contains(named), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn little_is_needed() {
     let config = Config::parse(LEAST, &Environment::new()).unwrap();
     assert_eq!(config.address.to_string(), "127.0.0.1:8200");
@@ -78,6 +101,10 @@ fn every_mistake_names_its_key_and_what_would_be_right() {
         ("[log]\nlevel = \"loud\"", "log.level"),
         ("[log]\nformat = \"xml\"", "log.format"),
         ("[db.roles.r]\nconnection = \"c\"\ncreation = []", "db.roles.r.connection"),
+        (
+            "[db.static_roles.r]\nconnection = \"c\"\nusernames = [\"u\"]\nrotation_period = \"1d\"",
+            "db.static_roles.r.connection",
+        ),
         ("[db.connections.c]\nhost = \"h\"\ndatabase = \"d\"\nusername = \"u\"", "has no password"),
         ("[db.connections.c]\nkind=\"x\"\nhost=\"h\"\ndatabase=\"d\"\nusername=\"u\"", "c.kind"),
         ("[db.connections.\"a b\"]\nhost=\"h\"\ndatabase=\"d\"\nusername=\"u\"", "a b"),

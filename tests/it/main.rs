@@ -24,6 +24,8 @@ mod cli;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod configured;
+#[cfg(test)]
 mod coverage;
 #[cfg(test)]
 mod disk;

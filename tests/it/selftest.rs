@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CREATE, Client, Database, Login, Options, Server, eventually};
+use crate::harness::{CREATE, Client, Database, Login, Server, eventually};
 
 fn open(database: &Database) -> (Server, Client) {
     let server = Server::open();
@@ -278,45 +278,4 @@ fn idle_replication_slots_are_told_when_a_login_that_may_make_some_ends() {
         root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
         assert_eq!(server.log().contains("left_behind"), told, "{name}");
     }
-}
-
-#[test]
-fn what_the_configuration_file_defines_is_tried_behind_the_start() {
-    let database = Database::shared();
-    let postgres = database.postgres();
-    let (host, port, user) = (postgres.host(), postgres.port(), postgres.admin_user());
-    let create = CREATE.replace('"', "\\\"");
-    let connection = |name: &str, port: u16| {
-        format!(
-            "[db.connections.{name}]\nhost = \"{host}\"\nport = {port}\ndatabase = \"{}\"\n\
-             username = \"{user}\"\npassword_file = \"{{folder}}/db.password\"\ntls = \"disable\"\n\
-             allowed_roles = [\"*\"]\n\n",
-            database.name
-        )
-    };
-    let definition = |name: &str, more: &str| {
-        format!("[db.roles.{name}]\nconnection = \"main\"\ncreation = [\"{create}\"{more}]\n\n")
-    };
-    let more = [
-        connection("main", port),
-        connection("gone", 1),
-        definition("good", ""),
-        definition("bad", ", \"SELECT 1 / 0\""),
-    ]
-    .concat();
-    let files = vec![("db.password", postgres.admin_password().to_owned())];
-    let server = Server::ready(Options { more, files, ..Options::default() });
-    let cluster = server.root().get("sys/seal-status").text_at("/cluster_id");
-    let said = |what: &str, name: &str| {
-        let log = server.log();
-        log.lines().any(|line| line.contains(what) && line.contains(name))
-    };
-    eventually("all is tried", Duration::from_secs(20), || {
-        (said("passed its rehearsal", "good")
-            && said("a role of the configuration file does not work", "division by zero")
-            && said("a connection of the configuration file works", "main")
-            && said("a connection of the configuration file does not work", "gone"))
-        .then_some(())
-    });
-    assert!(database.marked_roles(&cluster).is_empty(), "nothing is made");
 }

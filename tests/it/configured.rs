@@ -1,0 +1,92 @@
+//! Databases of the configuration file: what they define is put in place, tried, and told in the log.
+
+use std::time::Duration;
+
+use crate::harness::{CREATE, Client, Database, Options, Server, eventually};
+
+fn connection(database: &Database, name: &str, port: u16) -> String {
+    let postgres = database.postgres();
+    let (host, user) = (postgres.host(), postgres.admin_user());
+    format!(
+        "[db.connections.{name}]\nhost = \"{host}\"\nport = {port}\ndatabase = \"{}\"\n\
+         username = \"{user}\"\npassword_file = \"{{folder}}/db.password\"\ntls = \"disable\"\n\
+         allowed_roles = [\"*\"]\n\n",
+        database.name
+    )
+}
+
+fn options(database: &Database, more: String) -> Options {
+    let files = vec![("db.password", database.postgres().admin_password().to_owned())];
+    Options { more, files, ..Options::default() }
+}
+
+#[test]
+fn what_the_configuration_file_defines_is_tried_behind_the_start() {
+    let database = Database::shared();
+    let create = CREATE.replace('"', "\\\"");
+    let definition = |name: &str, more: &str| {
+        format!("[db.roles.{name}]\nconnection = \"main\"\ncreation = [\"{create}\"{more}]\n\n")
+    };
+    let more = [
+        connection(&database, "main", database.postgres().port()),
+        connection(&database, "gone", 1),
+        definition("good", ""),
+        definition("bad", ", \"SELECT 1 / 0\""),
+    ]
+    .concat();
+    let server = Server::ready(options(&database, more));
+    let cluster = server.root().get("sys/seal-status").text_at("/cluster_id");
+    let said = |what: &str, name: &str| {
+        let log = server.log();
+        log.lines().any(|line| line.contains(what) && line.contains(name))
+    };
+    eventually("all is tried", Duration::from_secs(20), || {
+        (said("passed its rehearsal", "good")
+            && said("a role of the configuration file does not work", "division by zero")
+            && said("a connection of the configuration file works", "main")
+            && said("a connection of the configuration file does not work", "gone"))
+        .then_some(())
+    });
+    assert!(database.marked_roles(&cluster).is_empty(), "nothing is made");
+}
+
+fn credentials(root: &Client) -> Option<(String, String)> {
+    let answer = root.get("db/static-creds/report");
+    (answer.status == 200)
+        .then(|| (answer.text_at("/data/username"), answer.text_at("/data/password")))
+}
+
+#[test]
+fn static_roles_of_the_configuration_file_wait_for_their_database_and_follow_the_file() {
+    let database = Database::private();
+    let user = format!("{}_report", database.name);
+    database.sql(&format!("CREATE ROLE {user} LOGIN"));
+    let more = connection(&database, "main", database.postgres().port())
+        + &format!(
+            "[db.static_roles.report]\nconnection = \"main\"\nusernames = [\"{user}\"]\n\
+             rotation_period = \"24h\"\n\n[db.static_roles.nobody]\nconnection = \"main\"\n\
+             usernames = [\"nobody_at_all\"]\nrotation_schedule = \"0 3 * * *\"\n"
+        );
+    database.postgres().stop();
+    let mut server = Server::ready(options(&database, more));
+    eventually("it is said that one waits", Duration::from_secs(20), || {
+        server.log().contains("waits for its database").then_some(())
+    });
+    database.postgres().start();
+    let root = server.root();
+    let first = eventually("it is in place", Duration::from_secs(30), || credentials(&root));
+    assert_eq!(first.0, user);
+    assert!(database.login(&user, &first.1).is_ok());
+    eventually("what is wrong is said", Duration::from_secs(20), || {
+        let log = server.log();
+        let said = |line: &str| line.contains("has no user") && line.contains("nobody_at_all");
+        log.lines().any(said).then_some(())
+    });
+    // Another start changes no password by itself.
+    server.kill9();
+    server.again();
+    server.unseal();
+    let root = server.root();
+    let again = eventually("it is there", Duration::from_secs(20), || credentials(&root));
+    assert_eq!(again, first);
+}
