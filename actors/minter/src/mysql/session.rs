@@ -11,6 +11,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{
     ClientIdentity, Conn, DriverError, Error, IoError, OptsBuilder, ServerError, SslOpts, Value,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::Mutex;
 
 use super::errors::{leaves_doubt, public_text};
@@ -103,7 +105,12 @@ fn read_tls(mode: &DatabaseTls, material: &Material<'_>) -> Result<Option<SslOpt
         DatabaseTls::VerifyFull => {
             let authorities = if material.ca.is_empty() {
                 let native = rustls_native_certs::load_native_certs().certs;
-                native.into_iter().map(|certificate| certificate.to_vec().into()).collect()
+                // The driver takes all or none; those that do not parse are of no use to anybody.
+                let parses = |certificate: &CertificateDer<'static>| {
+                    RootCertStore::empty().add(certificate.clone()).is_ok()
+                };
+                let native = native.into_iter().filter(parses);
+                native.map(|certificate| certificate.to_vec().into()).collect()
             } else {
                 vec![material.ca.as_bytes().to_vec().into()]
             };
