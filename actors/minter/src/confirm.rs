@@ -6,6 +6,7 @@ use mssm_messages::engine::{Confirm, EngineError};
 
 use crate::book::{Book, damaged};
 use crate::mint::find_target;
+use crate::mysql;
 use crate::quote::literal;
 use crate::record::{CredentialRecord, decode};
 
@@ -15,11 +16,12 @@ pub(crate) async fn confirm(book: &Rc<Book>, msg: Confirm) -> Result<bool, Engin
     let password = msg.secret.into_iter().find(|(name, _)| *name == "password");
     let Some((_, password)) = password else { return Ok(true) };
     let target = find_target(book, credential.mount, &credential.connection_name).await?;
-    if !target.record.is_postgres() {
-        return Ok(true);
-    }
     let unavailable = |error: crate::DbError| EngineError::Unavailable(error.public());
     let session = target.mint.lend().await.map_err(unavailable)?;
+    if !target.record.is_postgres() {
+        let holds = mysql::confirm::holds(&session, &credential.username, &password).await;
+        return holds.map_err(unavailable);
+    }
     let sql = format!(
         "SELECT rolcanlogin, rolpassword FROM pg_authid WHERE rolname = {}",
         literal(&credential.username)

@@ -7,7 +7,7 @@ use mssm_testkit::TestPostgres;
 use super::revoking::rig;
 use crate::testing::{FakeDatabase, Login, Rig, fake_patch, no};
 
-async fn confirm(rig: &Rig, login: &Login) -> Result<bool, EngineError> {
+pub(super) async fn confirm(rig: &Rig, login: &Login) -> Result<bool, EngineError> {
     let secret = vec![("password", SecretText::new(login.password.clone()))];
     rig.minter.send(Confirm { data: login.data.duplicate(), secret }).await.unwrap()
 }

@@ -13,6 +13,7 @@ use mssm_messages::engine::{EngineError, Outcome};
 use mssm_messages::minter::{ConnectionPatch, RolePatch};
 use mssm_testkit::TestMariaDb;
 
+use super::confirming::confirm;
 use crate::testing::Rig;
 
 /// What most roles say.
@@ -230,6 +231,26 @@ async fn hostile_names_of_callers_and_roles_make_a_plain_login() {
     let said = admin.run(&format!("SELECT name FROM {database}.names")).await.remove(0).remove(0);
     assert_eq!(said, format!("'_.@-a; -- {}", login.username));
     assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}
+
+#[actix_rt::test]
+async fn a_password_is_confirmed_until_its_user_changes_it_or_may_not_log_in() {
+    let server = TestMariaDb::shared();
+    let (rig, _) = rig(server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let mut admin = server.admin().await;
+    let ends = [
+        "ALTER USER '?'@'%' IDENTIFIED BY 'other'",
+        "ALTER USER '?'@'%' ACCOUNT LOCK",
+        "DROP USER '?'@'%'",
+    ];
+    for end in ends {
+        let login = rig.mint("app").await.unwrap();
+        assert_eq!(confirm(&rig, &login).await, Ok(true), "{end}");
+        admin.run(&end.replace('?', &login.username)).await;
+        assert_eq!(confirm(&rig, &login).await, Ok(false), "{end}");
+        assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    }
 }
 
 #[actix_rt::test]
