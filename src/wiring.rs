@@ -136,7 +136,7 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     let dynamic = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);
     engines.send(dynamic).map_err(|_| StartError::Linking)?;
 
-    let owners = start_owners(&ground, lease, minter);
+    let owners = start_owners(&ground, lease, minter, audit.append.clone());
     let chronicle = Chronicle::new(audit.append.clone(), Arc::clone(&ground.clock)).start();
     let table = MountReplica::start(&owners.mounts).table;
     let (minter, statics) = (owners.minter.clone().into(), owners.minter.clone().into());
@@ -176,11 +176,17 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
 }
 
 /// Starts the owners of small state on the system arbiter, beside those that have their own.
-fn start_owners(ground: &Ground, lease: Addr<LeaseManager>, minter: Addr<Minter>) -> Owners {
+fn start_owners(
+    ground: &Ground,
+    lease: Addr<LeaseManager>,
+    minter: Addr<Minter>,
+    audit: Port<Append>,
+) -> Owners {
     let barrier = ground.barrier().1;
     let (clock, random) = (Arc::clone(&ground.clock), Arc::clone(&ground.random));
     let kv = KvEngine::new(barrier.clone(), Arc::clone(&clock)).start();
-    let jwt = JwtKeeper::new(barrier.clone(), Arc::clone(&clock), Arc::clone(&random)).start();
+    let jwt = JwtKeeper::new(barrier.clone(), audit, Arc::clone(&clock), Arc::clone(&random));
+    let jwt = jwt.start();
     let engines = unmount_ports(&minter, &kv, &jwt);
     let mounts =
         MountKeeper::new(barrier.clone(), lease.clone().into(), engines, Arc::clone(&random));

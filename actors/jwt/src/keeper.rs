@@ -15,12 +15,13 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
 use futures_util::future::join_all;
 use mssm_domain::{Clock, KeyName, MountId, Random, RecordPath, SecretBytes, Timestamp};
+use mssm_messages::audit::Append;
 use mssm_messages::engine::{EngineError, SecretsEngine, Unmount};
 use mssm_messages::jwt::{
     DeleteKey, DeleteRole, RevokeJti, RotateKey, Rotated, TrimKey, WriteConfig, WriteKey, WriteRole,
 };
 use mssm_messages::seal::{Closing, Opened, StageError};
-use mssm_messages::{Barrier, BarrierError, Changes, guarded_async};
+use mssm_messages::{Barrier, BarrierError, Changes, Port, guarded_async};
 use tokio::sync::Semaphore;
 
 use crate::make::AT_ONCE;
@@ -40,6 +41,8 @@ pub struct JwtKeeper(Rc<Core>);
 
 pub(crate) struct Core {
     barrier: Barrier,
+    /// Rotations are written down through it.
+    events: Port<Append>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     /// One change at a time: each is made on the table that the one before left.
@@ -64,9 +67,22 @@ struct State {
 
 impl JwtKeeper {
     /// A keeper with nothing in force: it serves once it is told [`Opened`].
-    pub fn new(barrier: Barrier, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+    pub fn new(
+        barrier: Barrier,
+        events: Port<Append>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
         let (turn, making) = (Semaphore::new(1), Arc::new(Semaphore::new(AT_ONCE)));
-        Self(Rc::new(Core { barrier, clock, random, turn, making, state: RefCell::default() }))
+        Self(Rc::new(Core {
+            barrier,
+            events,
+            clock,
+            random,
+            turn,
+            making,
+            state: RefCell::default(),
+        }))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_domain::{KeyName, MountId, Timestamp};
+use mssm_messages::audit::{Append, Entry, Event};
 use mssm_messages::engine::EngineError;
 use mssm_messages::guarded_async;
 use mssm_messages::jwt::{RotateKey, Rotated};
@@ -24,6 +25,9 @@ const TIDY: Duration = Duration::from_mins(10);
 const PARTS: u64 = 100;
 /// The most signatures that are handed out at once.
 const PART_MAX: u64 = 1000;
+
+/// How long the audit log may take.
+const LOG: Duration = Duration::from_secs(15);
 
 /// Says that a set is being rotated, until it is dropped.
 struct Rotating<'a> {
@@ -77,9 +81,26 @@ impl Core {
             return Ok(());
         }
         let set = set.rotated(pair, state.settings.copies, now);
-        tracing::info!(key = %name, kid = set.current.pair.kid, "signing key rotated");
+        let kid = set.current.pair.kid.clone();
         self.put_key(mount, &mut state, set).await?;
-        self.install_mount(mount, state).await
+        self.install_mount(mount, state).await?;
+        tracing::info!(key = %name, kid, "signing key rotated");
+        self.write_down(mount, name, kid);
+        Ok(())
+    }
+
+    /// The key is in use already: a log that takes nothing does not undo that, and nobody waits.
+    fn write_down(&self, mount: MountId, name: &KeyName, kid: String) {
+        let details = vec![("mount", mount.to_string()), ("key", name.to_string()), ("kid", kid)];
+        let event = Event { name: "signing-key-rotated", details };
+        let entry = Entry::Event { time: self.clock.now(), event };
+        let events = self.events.clone();
+        actix_rt::spawn(async move {
+            let written = events.ask(Append(vec![entry]), LOG).await;
+            if !matches!(written, Ok(Ok(()))) {
+                tracing::error!(?written, "a rotation could not be written to the audit log");
+            }
+        });
     }
 
     /// Rotates on demand: at once if the next key has been public for long enough, else then.

@@ -10,6 +10,7 @@ use mssm_domain::{
     Accessor, Caller, ClusterId, Document, KeyName, MountId, PolicyName, RoleName, SecretText,
     Timestamp, TokenId, TokenKind,
 };
+use mssm_messages::audit::{Append, AuditError, Entry};
 use mssm_messages::engine::EngineError;
 use mssm_messages::jwt::{
     Audience, KeyPatch, KeyView, ReadJwks, ReadKey, RolePatch, RotateKey, Rotated, Sign, Signed,
@@ -29,6 +30,28 @@ pub(super) struct Rig {
     pub(super) signers: Vec<Addr<JwtSigner>>,
     pub(super) clock: TestClock,
     pub(super) store: MemoryStore,
+    pub(super) events: Log,
+}
+
+/// An audit log that remembers the names of events.
+#[derive(Clone, Default)]
+pub(super) struct Log(pub(super) Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Actor for Log {
+    type Context = actix::Context<Self>;
+}
+
+impl actix::Handler<Append> for Log {
+    type Result = Result<(), AuditError>;
+
+    fn handle(&mut self, msg: Append, _ctx: &mut Self::Context) -> Self::Result {
+        for entry in msg.0 {
+            let Entry::Event { event, .. } = entry else { continue };
+            let kid = &event.details.last().unwrap().1;
+            self.0.lock().unwrap().push(format!("{} {kid}", event.name));
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn mount() -> MountId {
@@ -73,14 +96,17 @@ impl Rig {
     pub(super) async fn over(store: MemoryStore, clock: TestClock) -> Self {
         let barrier = mssm_testkit::barrier_over(&store);
         let random = Arc::new(SeededRandom::new(7));
+        let events = Log::default();
+        let log = events.clone().start();
         let keeper =
-            JwtKeeper::new(barrier.clone(), Arc::new(clock.clone()), random.clone()).start();
+            JwtKeeper::new(barrier.clone(), log.into(), Arc::new(clock.clone()), random.clone())
+                .start();
         let signer = || {
             let (barrier, clock) = (barrier.clone(), Arc::new(clock.clone()));
             JwtSigner::start(&keeper, barrier, clock, random.clone())
         };
         let signers = vec![signer(), signer()];
-        let rig = Self { keeper, signers, clock, store };
+        let rig = Self { keeper, signers, clock, store, events };
         rig.unseal().await;
         rig
     }

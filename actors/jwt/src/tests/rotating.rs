@@ -25,6 +25,9 @@ async fn the_next_key_is_public_before_it_signs_and_the_previous_one_after() {
     let later = rig.sign("app").await.unwrap();
     assert_eq!(later.kid, next[0]);
     assert_eq!(rig.kids("k", Standing::Previous).await, first);
+    tokio::task::yield_now().await;
+    let written = rig.events.0.lock().unwrap().clone();
+    assert_eq!(written, [format!("signing-key-rotated {}", next[0])]);
     // The old copy knows the key that signs now; the new one knows previous, current and next.
     assert!(copy.verifies(later.token.expose()));
     assert_eq!(rig.copy().await.len(), 3);
