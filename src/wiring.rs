@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, AsyncContext, Context};
 use mssm_access::{AccessKeeper, AccessReplica};
-use mssm_audit::{AuditWriter, FileBackend, HeadConfig, HeadKeeper};
+use mssm_audit::{AuditWriter, FileBackend, HeadConfig, HeadKeeper, Mirrored};
 use mssm_domain::{BootId, Clock, Random, generate_uuid};
 use mssm_http::{
     About, AuditPorts, Certificate, FrontDoor, JwtKeeperPorts, JwtPorts, JwtSignerPorts,
@@ -113,6 +113,7 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     })?;
     let certificate = door::certificate(&config)?;
     let log = FileBackend::keeping(&config.audit.file, config.audit.keep);
+    let log = Mirrored::new(log, config.audit.mirrors.clone())?;
     let (audit, audit_thread) = AuditWriter::start(log, Arc::clone(&clock), config.audit.rotation)?;
 
     let about = door::about(&config, boot, clock.as_ref());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mssm_audit::{Keep, Rotation, WhenMissing};
+use mssm_audit::{Keep, Mirror, Rotation, WhenMissing};
 use mssm_domain::parse_duration_secs;
 
 use super::{ConfigError, raw};
@@ -22,6 +22,8 @@ pub struct AuditConfig {
     pub rotation: Rotation,
     /// How long closed files are kept.
     pub keep: Keep,
+    /// Where copies go.
+    pub mirrors: Vec<Mirror>,
 }
 
 impl AuditConfig {
@@ -44,7 +46,20 @@ impl AuditConfig {
             every: span("audit.rotate_every", file.rotate_every)?,
         };
         let keep = Keep { files: file.keep_files, age: span("audit.keep_for", file.keep_for)? };
-        Ok(Self { file: path.into(), when_missing, rotation, keep })
+        let mirrors = file.mirrors.iter().map(|text| mirror(text)).collect::<Result<_, _>>()?;
+        Ok(Self { file: path.into(), when_missing, rotation, keep, mirrors })
+    }
+}
+
+fn mirror(text: &str) -> Result<Mirror, ConfigError> {
+    match text.split_once(':') {
+        None if text == "stdout" => Ok(Mirror::Stdout),
+        Some(("unix", path)) if path.starts_with('/') => Ok(Mirror::Unix(path.into())),
+        Some(("tcp", address)) if address.contains(':') => Ok(Mirror::Tcp(address.to_owned())),
+        _ => {
+            let problem = "has one that is none of stdout, unix:/PATH and tcp:HOST:PORT";
+            Err(ConfigError::at("audit.mirrors", problem, "[\"unix:/run/collector.sock\"]"))
+        }
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) struct Audit {
     pub(super) rotate_every: Option<String>,
     pub(super) keep_files: Option<usize>,
     pub(super) keep_for: Option<String>,
+    pub(super) mirrors: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

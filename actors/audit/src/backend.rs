@@ -2,6 +2,7 @@
 
 mod file;
 mod memory;
+mod mirror;
 mod retired;
 #[cfg(test)]
 mod suite;
@@ -9,6 +10,7 @@ mod suite;
 pub use file::FileBackend;
 pub(crate) use file::LINE_BYTES_MAX;
 pub use memory::MemoryBackend;
+pub use mirror::{Mirror, Mirrored};
 use mssm_domain::Timestamp;
 pub use retired::Keep;
 
@@ -76,6 +78,11 @@ pub trait AuditBackend: Send + 'static {
     /// `first-last`; each is told once.
     fn removed(&mut self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Batches that copies of the log did not get.
+    fn lost(&self) -> u64 {
+        0
     }
 
     /// True while closed files are compressed.

@@ -20,7 +20,9 @@ mod verify;
 mod writer;
 mod writing;
 
-pub use backend::{AuditBackend, Blocked, FileBackend, Found, Keep, MemoryBackend};
+pub use backend::{
+    AuditBackend, Blocked, FileBackend, Found, Keep, MemoryBackend, Mirror, Mirrored,
+};
 pub use head::{HeadConfig, HeadKeeper, WhenMissing};
 pub use prove::{Proof, ProofError, prove_beginning, prove_records};
 pub use verify::{Damage, Finding, Place, Verdict, read_lines, verify, verify_files};

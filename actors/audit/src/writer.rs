@@ -160,8 +160,8 @@ impl AuditWriter {
         }
         let log = &self.pen.log;
         let (public_key, head, store) = (log.public_key(), log.position.at(), log.store);
-        let kept_from = self.pen.backend.kept_from();
-        AuditStatus { public_key, head, kept_from, store, ..self.status.clone() }
+        let (kept_from, lost) = (self.pen.backend.kept_from(), self.pen.backend.lost());
+        AuditStatus { lost, public_key, head, kept_from, store, ..self.status.clone() }
     }
 
     /// Looks for the line that followed a head, which names the head's hash, and for the files

@@ -154,6 +154,8 @@ pub struct AuditStatus {
     pub head: Head,
     /// The first record of the oldest file, if the log has several.
     pub kept_from: Option<u64>,
+    /// Batches that mirrors did not get since the server started.
+    pub lost: u64,
     /// What of an earlier run's lines is not there any more, if so.
     pub missing: Option<String>,
     /// What the log says of the store beside it.

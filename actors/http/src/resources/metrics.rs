@@ -44,6 +44,8 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         }
         let help = "1 if lines of an earlier run were missing at unsealing.";
         page.one("mssm_audit_missing", "gauge", help, u64::from(status.missing.is_some()));
+        let help = "Batches that a mirror of the audit log did not get.";
+        page.one("mssm_audit_mirror_lost_total", "counter", help, status.lost);
         page.one("mssm_audit_lines_total", "counter", "Lines written.", status.lines);
         page.one("mssm_audit_syncs_total", "counter", "Syncs to disk.", status.syncs);
     }
