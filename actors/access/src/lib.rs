@@ -14,6 +14,8 @@
 //! way. To add an auth method: a module of its own that ends in the keeper's `create`.
 
 mod cache;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod keeper;
 mod policies;
 mod policy;

@@ -18,6 +18,8 @@ mod door;
 mod error;
 mod form;
 mod front;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod handed;
 mod json;
 mod limits;

@@ -8,6 +8,8 @@
 //! To add an operation: its message in `messages::kv`, its rule in `secret.rs`, its handler here.
 
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod merge;
 mod plain;
 mod record;

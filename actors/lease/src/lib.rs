@@ -15,6 +15,8 @@
 //! `end`. To add a state: `book.rs` (its transition), `record.rs` (its name), and the crash tests.
 
 mod book;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod holders;
 mod issue;
 mod lane;

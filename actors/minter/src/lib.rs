@@ -17,6 +17,8 @@ mod connections;
 mod dialect;
 mod dsn;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guard;
 mod ladder;
 mod lexer;

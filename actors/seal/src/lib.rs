@@ -16,6 +16,8 @@
 
 mod attempt;
 mod founding;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod keeper;
 mod keyset;
 mod opening;

@@ -9,6 +9,8 @@
 
 mod backend;
 mod folder;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod open;
 #[cfg(test)]
 mod suite;

@@ -31,6 +31,7 @@ mod tests {
 
     proptest! {
         /// Whatever a value holds, it stays one token, and that token says the value.
+        /// Catalogue: CVE-2023-0620.
         #[test]
         fn no_value_breaks_out(value in "[a'\"`\\\\;$\n#-]{0,12}|\\PC{0,12}") {
             let sql = identifier(&value);

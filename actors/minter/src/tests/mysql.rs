@@ -214,6 +214,7 @@ async fn credentials_with_every_special_character_log_in() {
     admin.run(&format!("DROP USER {account}")).await;
 }
 
+/// Catalogue: CVE-2026-39946.
 #[actix_rt::test]
 async fn hostile_names_of_callers_and_roles_make_a_plain_login() {
     let server = TestMariaDb::shared();

@@ -22,6 +22,7 @@ fn over_tls(server: &TestMariaDb, mode: &str, ca: &str) -> ConnectionPatch {
     }
 }
 
+/// Catalogue: CVE-2021-27400.
 #[actix_rt::test]
 async fn only_the_server_that_was_meant_is_believed() {
     let name = "127.0.0.1".to_owned();

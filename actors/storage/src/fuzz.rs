@@ -1,0 +1,8 @@
+//! What a fuzzer throws at the records of this room; in no other build.
+
+/// A stored value under some key; what is read is written as the same bytes.
+pub fn record(bytes: &[u8]) {
+    let (key, bytes) = bytes.split_at_checked(8).unwrap_or((&[], bytes));
+    let Ok(record) = crate::value::decode(key, bytes) else { return };
+    assert_eq!(crate::value::encode(key, &record), bytes);
+}
