@@ -1,6 +1,6 @@
 //! A million records: how long `mssm audit verify` takes over them, and a proof of one.
 //!
-//! `cargo run --release -p mssm-audit --example million -- 1000000`
+//! `cargo run --release -p mssm-audit --example million_records -- 1000000`
 #![expect(clippy::print_stdout, reason = "a measurement says what it found")]
 #![expect(clippy::unwrap_used, reason = "a measurement that fails has nothing to say")]
 
