@@ -154,6 +154,8 @@ key = "{key}"
 folder = "{self.folder / 'data'}"
 [audit]
 file = "{self.audit}"
+# As the peer's: one file that grows.
+rotate_bytes = 0
 """)
 
     def command(self):
