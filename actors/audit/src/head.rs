@@ -267,6 +267,7 @@ impl Core {
         for _ in 0..TRIES {
             let (there, version) = self.load().await?;
             if !replaces && there.is_some_and(|there| there.head.count > head.count) {
+                self.epoch.set(version);
                 return Ok(());
             }
             let changes = Changes::new().put(path(), version, encode(now)?);

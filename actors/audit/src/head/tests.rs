@@ -29,8 +29,11 @@ impl Run {
         accept_rollback: bool,
     ) -> Self {
         let clock = Arc::new(TestClock::new());
+        // Every batch closes its file where the log's name says so.
+        let bytes = log.ends_with("rotated.log").then_some(1);
+        let rotation = Rotation { bytes, ..Rotation::default() };
         let (ports, thread) =
-            AuditWriter::start(FileBackend::new(log), clock.clone(), Rotation::default()).unwrap();
+            AuditWriter::start(FileBackend::new(log), clock.clone(), rotation).unwrap();
         let config = HeadConfig { audit: ports.clone(), when_missing, accept_rollback };
         let keeper = HeadKeeper::new(config, mssm_testkit::barrier_over(store), clock).start();
         Self { ports, thread, keeper }
@@ -195,4 +198,33 @@ async fn a_new_store_beside_another_ones_log_is_no_older_copy() {
     let run = Run::start(&log, &MemoryStore::new(), WhenMissing::Refuse);
     let seed = Some(SecretBytes::new(vec![8; 32]));
     run.keeper.send(InstallAuditKey { seed }).await.unwrap().unwrap();
+}
+
+fn copy_folder(from: &std::path::Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+#[actix_rt::test]
+async fn an_older_copy_is_told_though_the_file_that_said_so_has_been_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (name, store) = ("rotated.log", MemoryStore::new());
+    let run = Run::start(&folder.path().join(name), &store, WhenMissing::Refuse);
+    run.unseal().await.unwrap();
+    run.write(3).await;
+    run.end().await;
+    let backup = store.copy();
+    let folder = copy_folder(folder.path());
+    let run = Run::start(&folder.path().join(name), &store, WhenMissing::Refuse);
+    run.unseal().await.unwrap();
+    run.write(3).await;
+    // Killed: what was said at the unseal is in a file that has been closed since.
+    let folder = copy_folder(folder.path());
+    let run = Run::start(&folder.path().join(name), &backup, WhenMissing::Refuse);
+    let StageError(refused) = run.unseal().await.unwrap_err();
+    assert!(refused.contains("-accept-rollback"), "{refused}");
 }
