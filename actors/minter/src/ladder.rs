@@ -125,27 +125,31 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
     let session =
         target.revoke.lend().await.map_err(|error| EngineError::Unavailable(error.public()))?;
     let ladder = Ladder { book: Rc::clone(book), target, session };
+    for oid in cases.iter().filter_map(|case| case.credential.oid.as_deref()) {
+        ladder.target.sweep.keep(oid);
+    }
     if let Err(why) = ladder.climb(cases, &mut verdicts).await {
         // Whoever has no verdict yet shares this one.
         for verdict in &mut verdicts.0 {
             verdict.get_or_insert_with(|| Outcome::Failed(why.clone()));
         }
     }
-    let outcomes = verdicts.finish();
-    if outcomes.contains(&Outcome::Gone) {
-        ladder.target.sweep.extend();
-    }
-    Ok(outcomes)
+    Ok(verdicts.finish())
 }
 
-/// Ends sessions whose role is not there any more, and those that hide; replies how many of the
-/// first there were.
+/// Ends sessions of logins that were ended and are not there any more, and those that hide; replies
+/// how many of the first there were.
 pub(crate) async fn sweep(book: &Rc<Book>, target: &Rc<Target>) -> Result<usize, String> {
-    const GONE: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a \
-         WHERE a.usesysid <> 0 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)";
+    let kept = target.sweep.kept();
+    let oids = literals(kept.iter().map(String::as_str));
+    let gone = format!(
+        "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a \
+         WHERE a.usesysid IN (SELECT unnest(ARRAY[{oids}]::oid[])) \
+         AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)"
+    );
     let session = target.revoke.lend().await.map_err(words)?;
     let ladder = Ladder { book: Rc::clone(book), target: Rc::clone(target), session };
-    let gone = match ladder.session.run(GONE).await {
+    let gone = match ladder.session.run(&gone).await {
         Ok(rows) => rows.len(),
         // Of roles that are gone only who may signal all backends can end sessions.
         Err(error) if error.code() == "42501" => 0,
@@ -250,6 +254,9 @@ impl Ladder {
             let role = roles.remove(case.login());
             let role = role.filter(|(oid, marker, _)| case.is_it(oid, marker.as_deref()));
             (case.oid, _, case.replicates) = role.unwrap_or_default();
+            if !case.oid.is_empty() && case.credential.oid.as_ref() != Some(&case.oid) {
+                self.target.sweep.keep(&case.oid);
+            }
         }
         Ok(cases.into_iter().partition(|case| !case.oid.is_empty()))
     }

@@ -4,7 +4,8 @@
 //! long after the ladder's last look. So a connection is looked at every few seconds, for as long as
 //! such a session can sleep after its last login ended, or after it was first used.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,8 +20,13 @@ const EVERY: Duration = Duration::from_secs(5);
 /// The longest sleep that PostgreSQL lets anybody ask for, and a minute.
 const LASTS: Duration = Duration::from_secs(2_147 + 60);
 
-/// When one connection is looked at.
+/// So many logins are remembered; of more in that time the oldest are forgotten first.
+const KEPT_MAX: usize = 65_536;
+
+/// When one connection is looked at, and for whose sessions.
 pub(crate) struct Sweep {
+    /// The oids of logins that were ended, and until when their sessions can show themselves.
+    ended: RefCell<VecDeque<(Instant, String)>>,
     last: Cell<Option<Instant>>,
     until: Cell<Instant>,
     sweeping: Cell<bool>,
@@ -30,12 +36,30 @@ impl Sweep {
     /// From now on: an earlier run may have ended logins.
     pub(crate) fn new() -> Self {
         let until = Cell::new(Instant::now() + LASTS);
-        Self { last: Cell::default(), until, sweeping: Cell::default() }
+        let (ended, last, sweeping) = (RefCell::default(), Cell::default(), Cell::default());
+        Self { ended, last, until, sweeping }
     }
 
-    /// A login has ended.
-    pub(crate) fn extend(&self) {
-        self.until.set(Instant::now() + LASTS);
+    /// A login is being ended: its sessions are looked for from now on. Nobody else's are, for a
+    /// role that somebody else dropped is none of ours.
+    pub(crate) fn keep(&self, oid: &str) {
+        let until = Instant::now() + LASTS;
+        self.until.set(until);
+        let mut ended = self.ended.borrow_mut();
+        if ended.len() >= KEPT_MAX {
+            ended.pop_front();
+        }
+        ended.push_back((until, oid.to_owned()));
+    }
+
+    /// The oids whose sessions can still show themselves.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        let now = Instant::now();
+        let mut ended = self.ended.borrow_mut();
+        while ended.front().is_some_and(|(until, _)| *until <= now) {
+            ended.pop_front();
+        }
+        ended.iter().map(|(_, oid)| oid.clone()).collect()
     }
 
     fn begins(&self, now: Instant) -> bool {
@@ -86,7 +110,10 @@ mod tests {
         sweep.sweeping.set(false);
         tokio::time::advance(LASTS).await;
         assert!(!sweep.begins(Instant::now()));
-        sweep.extend();
+        sweep.keep("16384");
         assert!(sweep.begins(Instant::now()));
+        assert_eq!(sweep.kept(), ["16384"]);
+        tokio::time::advance(LASTS).await;
+        assert!(sweep.kept().is_empty());
     }
 }

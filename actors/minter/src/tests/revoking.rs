@@ -205,10 +205,18 @@ async fn a_session_that_outlives_its_role_is_swept_away() {
     let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
     let admin = postgres.admin(&database.name).await;
     admin.batch_execute(&format!("DROP ROLE \"{}\"", login.username)).await.unwrap();
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
     session.batch_execute("SELECT 1").await.unwrap();
+    // Somebody else's, whose role somebody else dropped: none of ours.
+    let foreign = format!("other_{}", database.name);
+    let create = format!("CREATE ROLE \"{foreign}\" LOGIN PASSWORD 'x'");
+    admin.batch_execute(&create).await.unwrap();
+    let other = postgres.connect(&foreign, "x", &database.name).await.unwrap();
+    admin.batch_execute(&format!("DROP ROLE \"{foreign}\"")).await.unwrap();
     rig.minter.send(crate::minter::Tick).await.unwrap();
     let ended = async { while session.batch_execute("SELECT pg_sleep(0.01)").await.is_ok() {} };
     tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.unwrap();
+    other.batch_execute("SELECT 1").await.unwrap();
 }
 
 #[actix_rt::test]
