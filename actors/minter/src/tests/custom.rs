@@ -64,6 +64,10 @@ async fn revocations_as_vaults_users_write_them_end_a_login_that_owns_and_was_gr
             let login = estate.rig.mint("app").await.unwrap();
             let session = estate.open(&login, 0).await;
             build(&session, &estate.team).await;
+            // REASSIGN OWNED takes objects in no order of its own. If a table comes before its schema,
+            // PostgreSQL asks this of a new owner unless a superuser reassigns.
+            let creates = format!("GRANT CREATE ON SCHEMA mine TO {owner}");
+            session.batch_execute(&creates).await.unwrap();
             let grant = format!(
                 "SET ROLE {}; GRANT SELECT ON orders TO \"{}\"; RESET ROLE",
                 estate.team, login.username
