@@ -20,7 +20,9 @@ const KILLS: u64 = 200;
 /// How long a fail-point may take to be reached, and leases to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CLIENTS: u64 = 4;
-const ROLES: [&str; 6] = ["app", "plain", "brief", "stubborn", "moody", "broken"];
+const ROLES: [&str; 7] = ["app", "plain", "brief", "stubborn", "moody", "broken", "again"];
+/// Instead of a role: has what a restored store does not know confirmed.
+const CONFIRMS: &str = "confirms";
 
 /// What the client knows of a login that it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,7 @@ impl Torture {
             json!({"creation_statements": [CREATE],
                 "revocation_statements": ["SELECT 1 / (random() < 0.9)::int", end]}),
             json!({"creation_statements": [CREATE, "SELECT 1 / 0"]}),
+            json!({"creation_statements": [CREATE], "reuse_window": "10m"}),
         ];
         for (name, mut role) in ROLES.iter().zip(definitions) {
             role["db_name"] = json!("main");
@@ -201,6 +204,9 @@ impl Caller<'_> {
     /// Does one thing; `None` once the server is gone.
     fn act(&self) -> Option<()> {
         match self.random.below(12) {
+            0..=3 if self.often == CONFIRMS => {
+                self.send("POST", "sys/leases/reconcile", &json!({"confirm": true})).map(|_| ())
+            }
             0..=3 => self.mint(self.often),
             4 => self.mint("plain"),
             5 => self.mint("brief"),
@@ -222,7 +228,8 @@ impl Caller<'_> {
         let answer = self.send("GET", &format!("db/creds/{role}"), &Value::Null)?;
         if answer.status == 200 {
             let login = Login::of(&answer);
-            let fate = if role == "brief" { Fate::Ending } else { Fate::Held };
+            // Of what is handed out again its client may have asked for the end.
+            let fate = if matches!(role, "brief" | "again") { Fate::Ending } else { Fate::Held };
             self.known.lock().unwrap().insert(login.lease.clone(), (login, fate));
         }
         Some(())
@@ -292,8 +299,9 @@ fn at_every_failpoint(points: &[String], kills: u64, seed: u64) {
         }
         torture.server.kill9();
         // What only a start does is met once in a start, and needs something to do.
-        let starting =
-            ["restore.", "fence.", "reconcile."].iter().any(|way| point.starts_with(way));
+        let starting = ["restore.", "fence.", "reconcile.", "restored.", "sweep.", "guard."]
+            .iter()
+            .any(|way| point.starts_with(way));
         let first = done < points.len() as u64 || starting;
         let number = if first { 1 } else { 1 + torture.random.below(5) };
         if point.starts_with("fence.") || point == "restore.interrupted" {
@@ -310,14 +318,23 @@ fn at_every_failpoint(points: &[String], kills: u64, seed: u64) {
         let often = match point.as_str() {
             "revoke.before_failure" | "revoke.after_failure" => "moody",
             "renew.before_take_back" | "renew.after_take_back" => "stubborn",
+            "confirm.before_look" | "confirm.after_look" => "again",
+            "restored.before_confirmation" | "restored.after_confirmation" => CONFIRMS,
             _ => "app",
         };
+        let restored = point.starts_with("restored.");
+        torture.server.arguments = if restored { vec!["--restored"] } else { Vec::new() };
         if torture.server.again_until(&format!("{point}:{number}")) {
             let met = torture.load(often, |server| ends(server) == Some(ABORTED));
             assert!(met, "{point}:{number} was not met");
         }
         done += 1;
+        torture.server.arguments.clear();
         torture.recover(point);
+        if restored {
+            let confirm = json!({"confirm": true});
+            torture.server.root().post("sys/leases/reconcile", confirm).expect(200);
+        }
     }
     torture.end();
 }

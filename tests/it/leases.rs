@@ -236,3 +236,25 @@ fn a_lease_is_found_by_its_database_username_and_lists_come_in_pages() {
     assert!(tidy.warnings().contains("started"), "{}", tidy.text);
     assert_eq!(root.get("sys/leases/count").expect(200).number_at("/data/lease_count"), 4);
 }
+
+#[test]
+fn a_session_whose_login_is_gone_is_looked_for_after_a_restart_too() {
+    let database = Database::shared();
+    let mut server = Server::open();
+    let root = server.root();
+    database.configure(&root, "db", "1h", "2h");
+    let login = Login::mint(&root, "db/creds/app");
+    let session = database.login(&login.user, &login.password).unwrap();
+    // Somebody drops it: no ladder sees its session.
+    database.sql(&format!("DROP OWNED BY \"{0}\"; DROP ROLE \"{0}\"", login.user));
+    session.run("SELECT 1").unwrap();
+    root.put("sys/leases/revoke", json!({"lease_id": login.lease})).expect(204);
+    eventually("its end is stored", SOON, || {
+        let shown = root.put("sys/leases/lookup", json!({"username": login.user})).expect(200);
+        (shown.text_at("/data/state") == "ended").then_some(())
+    });
+    server.kill9();
+    server.again();
+    server.unseal();
+    eventually("its session ends", SOON, || session.run("SELECT 1").is_err().then_some(()));
+}

@@ -253,6 +253,8 @@ fn beside_a_living_server_a_copy_of_its_store_makes_ends_and_reconciles_nothing(
     let told = reconcile(&beside, false);
     assert_eq!(found(&told, "orphan"), [&new.user], "{}", told.text);
     assert!(told.warnings().contains("another server"), "{}", told.text);
+    beside.put("sys/leases/renew", json!({"lease_id": old.lease})).refused(503, "another server");
+    beside.post("db/rotate-root/main", json!({})).refused(503, "another server");
     beside.put("sys/leases/revoke", json!({"lease_id": old.lease})).refused(400, "another server");
     for login in [&old, &new] {
         assert!(database.accepts(login), "{}", login.user);

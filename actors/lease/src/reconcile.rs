@@ -10,8 +10,8 @@ use mssm_domain::{Accessor, Lease, LeaseId, LeaseState, StoredKey, Timestamp, To
 use mssm_messages::audit::{Entry, Event};
 use mssm_messages::engine::EngineKind;
 use mssm_messages::reconcile::{
-    Adopt, ConnectionReport, Describe, Described, EndedPage, FindingKind, Known, KnownPage,
-    ListEnded, ListKnown, NoteReconciled, SettleAbsent, Stray,
+    Adopt, ConnectionReport, Describe, Described, EndedLease, EndedPage, FindingKind, Known,
+    KnownPage, ListEnded, ListKnown, NoteReconciled, SettleAbsent, Stray,
 };
 use mssm_messages::{Changes, failpoint, lease::LeaseError};
 use tracing::warn;
@@ -72,7 +72,13 @@ async fn ended(session: Rc<Session>, ask: ListEnded) -> Result<EndedPage, LeaseE
     let page = session.ground.barrier.scan(&ended_folder(), ask.after.as_ref(), PAGE).await?;
     let record = |plain: &mssm_messages::Plain| LeaseRecord::decode(&plain.bytes).ok();
     let leases = page.iter().filter_map(|(_, plain)| plain.as_ref().ok().and_then(record));
-    let leases = leases.map(|record| record.lease.id).collect();
+    let leases = leases.map(|record| EndedLease {
+        ended_at: record.ended_at.unwrap_or(record.lease.expires_at),
+        lease: record.lease.id,
+        target: record.target,
+        data: record.data,
+    });
+    let leases = leases.collect();
     let last = page.last().map(|(key, _): &(StoredKey, _)| key.clone());
     Ok(EndedPage { leases, next: last.filter(|_| page.len() == PAGE) })
 }

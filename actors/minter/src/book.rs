@@ -1,8 +1,9 @@
 //! What the minter knows while the server is open: definitions in use, and what it has under way.
 
+mod target;
 mod turns;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,57 +17,21 @@ use mssm_messages::{Barrier, BarrierError, Changes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::target::Target;
 pub(crate) use self::turns::{Leaving, Making};
 use crate::engine::Dialer;
 use crate::guard::Guard;
 use crate::minter::LeaseManagerPorts;
-use crate::pool::{Backend, Facts, Sessions};
+use crate::pool::Backend;
 use crate::reconcile::Watch;
 use crate::record::{ConnectionRecord, RecordError, RoleRecord, decode, encode};
 use crate::rolecheck::says;
 use crate::rotation::Agenda;
 use crate::selftest::Candidates;
-use crate::spec::{Lane, Spec, application_name};
-use crate::sweep::Sweep;
+use crate::sweep::Ended;
 
-/// How many sessions end logins at once, on each connection.
-const REVOKE_SESSIONS: usize = 4;
 /// How long the lease manager may take to count.
 const COUNT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// A connection in use: its definition and its lanes.
-pub(crate) struct Target {
-    pub(crate) record: ConnectionRecord,
-    version: u64,
-    /// Which server it leads to, once that is known.
-    server: RefCell<Option<String>>,
-    pub(crate) mint: Sessions,
-    pub(crate) revoke: Sessions,
-    warmed: Cell<bool>,
-    pub(crate) guard: Guard,
-    pub(crate) sweep: Sweep,
-}
-
-impl Target {
-    /// False if the session leads to another server than the connection did.
-    pub(crate) fn is_same_server(&self, seen: &Facts) -> bool {
-        !seen.contradict(self.server.borrow().as_deref())
-    }
-
-    /// Has a session for revocation opened, once: a user who takes all slots of the server must
-    /// not be able to shut it out.
-    pub(crate) fn warm(self: &Rc<Self>) {
-        if !self.warmed.replace(true) {
-            let target = Rc::clone(self);
-            actix_rt::spawn(async move {
-                if let Err(error) = target.revoke.lend().await {
-                    tracing::warn!(?error, "no session for revocation could be opened ahead");
-                    target.warmed.set(false);
-                }
-            });
-        }
-    }
-}
 
 /// A role in use: its definition, read and split.
 pub(crate) struct Role {
@@ -85,6 +50,8 @@ struct State {
     /// Counts the changes of definitions, so that what was read before one is not kept after it.
     changes: u64,
     targets: HashMap<(MountId, String), Rc<Target>>,
+    /// Who has the lock of a connection; kept while its password changes.
+    guards: HashMap<(MountId, String), Rc<Guard>>,
     roles: HashMap<(MountId, String), Rc<Role>>,
     /// SQL that was sent and whose outcome is not known: which backend has it.
     under_way: HashMap<LeaseId, Vec<Backend>>,
@@ -117,6 +84,8 @@ pub(crate) struct Book {
     pub(crate) agenda: Agenda,
     pub(crate) candidates: Candidates,
     pub(crate) watch: Watch,
+    /// Whose sessions can still show themselves.
+    pub(crate) ended: Ended,
     state: RefCell<State>,
 }
 
@@ -149,10 +118,19 @@ impl Book {
         random: Arc<dyn Random>,
         dialer: Arc<dyn Dialer>,
     ) -> Self {
-        let (agenda, state) = (Agenda::default(), RefCell::default());
-        let candidates = Candidates::default();
-        let watch = Watch::default();
-        Self { boot, barrier, clock, random, dialer, leases, agenda, candidates, watch, state }
+        Self {
+            boot,
+            barrier,
+            clock,
+            random,
+            dialer,
+            leases,
+            agenda: Agenda::default(),
+            candidates: Candidates::default(),
+            watch: Watch::default(),
+            ended: Ended::default(),
+            state: RefCell::default(),
+        }
     }
 
     /// Begins to serve a store.
@@ -167,6 +145,7 @@ impl Book {
         state.cluster = None;
         state.changes += 1;
         state.roles.clear();
+        state.guards.clear();
         for (_, target) in state.targets.drain() {
             target.mint.close();
             target.revoke.close();
@@ -182,6 +161,15 @@ impl Book {
     /// Forgets a connection that changes. Whoever uses it goes on to the end; then its sessions
     /// close.
     pub(crate) fn forget_connection(&self, mount: MountId, name: &str) {
+        let mut state = self.state.borrow_mut();
+        state.changes += 1;
+        let key = (mount, name.to_owned());
+        state.targets.remove(&key);
+        state.guards.remove(&key);
+    }
+
+    /// Forgets how a connection logs in, and nothing else: it leads where it did, and its lock stays.
+    pub(crate) fn forget_password(&self, mount: MountId, name: &str) {
         let mut state = self.state.borrow_mut();
         state.changes += 1;
         state.targets.remove(&(mount, name.to_owned()));
@@ -201,6 +189,7 @@ impl Book {
         state.changes += 1;
         state.roles.retain(|(of, _), _| *of != mount);
         state.targets.retain(|(of, _), _| *of != mount);
+        state.guards.retain(|(of, _), _| *of != mount);
     }
 
     /// Notes that a connection may be about to go, until the reply is dropped: that must be after
@@ -284,29 +273,12 @@ impl Book {
                 continue;
             }
             let Some((version, record)) = read else { return Ok(None) };
-            let target = Rc::new(self.prepare_target(cluster, version, record)?);
+            let guard = Rc::clone(self.state.borrow_mut().guards.entry(key.clone()).or_default());
+            let target = Rc::new(Target::new(self, cluster, (version, record), guard)?);
             // Two that read at once must not keep two pools.
             let mut state = self.state.borrow_mut();
             return Ok(Some(Rc::clone(state.targets.entry(key).or_insert(target))));
         }
-    }
-
-    fn prepare_target(
-        &self,
-        cluster: ClusterId,
-        version: u64,
-        record: ConnectionRecord,
-    ) -> Result<Target, EngineError> {
-        let lane = |lane, bound| {
-            let spec = Spec::new(&record, &application_name(cluster, self.boot, lane), lane)?;
-            Sessions::new(Arc::clone(&self.dialer), spec, Arc::clone(&self.clock), bound)
-        };
-        let bound = usize::try_from(record.max_open_connections).unwrap_or(1);
-        let mint = lane(Lane::Mint, bound).map_err(EngineError::Invalid)?;
-        let revoke = lane(Lane::Revoke, REVOKE_SESSIONS).map_err(EngineError::Invalid)?;
-        let server = RefCell::new(record.system_identifier.clone());
-        let (warmed, guard, sweep) = (Cell::new(false), Guard::default(), Sweep::new());
-        Ok(Target { record, version, server, mint, revoke, warmed, guard, sweep })
     }
 
     /// A role, ready to be used.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use mssm_messages::engine::{Confirm, EngineError};
+use mssm_messages::failpoint;
 
 use crate::book::{Book, damaged};
 use crate::mint::find_target;
@@ -26,7 +27,10 @@ pub(crate) async fn confirm(book: &Rc<Book>, msg: Confirm) -> Result<bool, Engin
         "SELECT rolcanlogin, rolpassword FROM pg_authid WHERE rolname = {}",
         literal(&credential.username)
     );
-    let rows = match session.run(&sql).await {
+    failpoint::here("confirm.before_look");
+    let rows = session.run(&sql).await;
+    failpoint::here("confirm.after_look");
+    let rows = match rows {
         Ok(rows) => rows,
         // Only superusers may read it; then nobody can tell.
         Err(error) if error.code() == "42501" => return Ok(true),

@@ -2,9 +2,9 @@
 //! session says which.
 //!
 //! A store that was copied or restored makes a second server with the same cluster id, to which the
-//! first one's logins are strays. The one that has the lock says so every few seconds. Who does not
-//! get it and sees that neither makes nor ends anything; where it cannot be seen who has the lock,
-//! as behind a pooler, only what compares stands back.
+//! first one's logins are strays, and which knows its passwords. The one that has the lock says so
+//! every few seconds. Who does not get it and sees that neither makes, renews nor ends anything, and
+//! changes no password; where it cannot be seen who has the lock, only what compares stands back.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mssm_domain::{BootId, ClusterId};
 use mssm_messages::engine::EngineError;
+use mssm_messages::failpoint;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -61,7 +62,7 @@ impl Standing {
             Self::Ours | Self::Unknown => None,
             Self::Others => Some(
                 "another server with the same cluster id is at work on this database: this one neither \
-                 makes nor ends logins there",
+                 makes, renews nor ends logins there, nor changes passwords",
             ),
         }
     }
@@ -105,17 +106,13 @@ impl Guard {
         Ok(standing)
     }
 
-    /// True if the lock is ours, as far as was seen.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.fresh() == Some(Standing::Ours)
-    }
-
     fn fresh(&self) -> Option<Standing> {
         let seen = self.seen.borrow();
         let (standing, at) = seen.as_ref()?;
         let held = self.held.borrow();
         let believed = match &*held {
-            Some(live) => live.is_usable(),
+            // While it is being asked it cannot be asked anything else.
+            Some(live) => self.beating.get() || live.is_usable(),
             None if *standing == Standing::Others => at.elapsed() < OTHERS,
             None => at.elapsed() < ELSEWHERE,
         };
@@ -128,6 +125,7 @@ impl Guard {
         cluster: ClusterId,
         boot: BootId,
     ) -> Result<Standing, DbError> {
+        failpoint::here("guard.before_session");
         let live = target.revoke.open().await?;
         let postgres = live.facts.dialect.is_postgres();
         let (settings, take, taken) = if postgres {
@@ -138,10 +136,13 @@ impl Guard {
         live.run(settings).await?;
         let mut standing = Standing::Unknown;
         for tried in 1..=TRIES {
+            failpoint::here("guard.before_lock");
             let rows = live.run(&take).await?;
+            failpoint::here("guard.after_lock");
             let said = rows.first().and_then(|row| row.first().cloned().flatten());
             if said.as_deref() == Some(taken) {
                 live.run(BEATING).await?;
+                failpoint::here("guard.said");
                 self.held.replace(Some(Rc::new(live)));
                 return Ok(Standing::Ours);
             }
@@ -166,9 +167,11 @@ impl Guard {
         if self.beating.replace(true) {
             return;
         }
+        failpoint::here("guard.before_beat");
         if live.run(BEATING).await.is_err() {
             self.held.take();
         }
+        failpoint::here("guard.after_beat");
         self.beating.set(false);
     }
 }

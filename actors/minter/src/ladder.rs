@@ -126,7 +126,7 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
         target.revoke.lend().await.map_err(|error| EngineError::Unavailable(error.public()))?;
     let ladder = Ladder { book: Rc::clone(book), target, session };
     for oid in cases.iter().filter_map(|case| case.credential.oid.as_deref()) {
-        ladder.target.sweep.keep(oid);
+        book.ended.keep(ladder.target.record.id, oid);
     }
     if let Err(why) = ladder.climb(cases, &mut verdicts).await {
         // Whoever has no verdict yet shares this one.
@@ -140,7 +140,7 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
 /// Ends sessions of logins that were ended and are not there any more, and those that hide; replies
 /// how many of the first there were.
 pub(crate) async fn sweep(book: &Rc<Book>, target: &Rc<Target>) -> Result<usize, String> {
-    let kept = target.sweep.kept();
+    let kept = book.ended.kept(target.record.id);
     let oids = literals(kept.iter().map(String::as_str));
     let gone = format!(
         "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a \
@@ -255,7 +255,7 @@ impl Ladder {
             let role = role.filter(|(oid, marker, _)| case.is_it(oid, marker.as_deref()));
             (case.oid, _, case.replicates) = role.unwrap_or_default();
             if !case.oid.is_empty() && case.credential.oid.as_ref() != Some(&case.oid) {
-                self.target.sweep.keep(&case.oid);
+                self.book.ended.keep(self.target.record.id, &case.oid);
             }
         }
         Ok(cases.into_iter().partition(|case| !case.oid.is_empty()))

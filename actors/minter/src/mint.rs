@@ -347,6 +347,7 @@ pub(crate) async fn extend(book: &Book, msg: Extend) -> Result<(), EngineError> 
     if target.record.id != credential.connection {
         return Err(EngineError::Unavailable("the connection's definition changed".to_owned()));
     }
+    guard::allow(book, &target).await?;
     if !target.record.dialect().map_err(EngineError::Invalid)?.is_postgres() {
         return mysql::mint::extend(&msg, &credential, &target).await;
     }

@@ -170,6 +170,7 @@ impl Handler<Opened> for Minter {
     fn handle(&mut self, msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
         self.book.open(msg.cluster);
         actix_rt::spawn(rotation::scan(Rc::clone(&self.book)));
+        actix_rt::spawn(sweep::remember(Rc::clone(&self.book)));
         actix_rt::spawn(reconcile::watch(Rc::clone(&self.book)));
         Ok(())
     }

@@ -16,7 +16,7 @@ use mssm_messages::engine::{
     Revoke,
 };
 use mssm_messages::minter::{ConnectionPatch, RolePatch, WriteConnection, WriteRole};
-use mssm_messages::seal::Opened;
+use mssm_messages::seal::{Closing, Opened};
 use mssm_testkit::{MemoryStore, SeededRandom, TestClock, TestPostgres, barrier_over};
 use uuid::Uuid;
 
@@ -41,6 +41,7 @@ pub(crate) struct Rig {
     pub(crate) clock: TestClock,
     pub(crate) store: MemoryStore,
     pub(crate) leases: Leases,
+    pub(crate) seed: u64,
     random: Arc<SeededRandom>,
 }
 
@@ -76,13 +77,19 @@ impl Rig {
         let mount = MountId::from_uuid(Uuid::from_u128(5));
         // Of each rig its own: a fence ends all sessions of its cluster's other runs, and tests share a server.
         let cluster = ClusterId::from_uuid(Uuid::from_u128(u128::from(seed) << 64 | 9));
-        Self { minter, mount, boot, cluster, clock, store: store.clone(), leases, random }
+        let store = store.clone();
+        Self { minter, mount, boot, cluster, clock, store, leases, seed, random }
     }
 
     pub(crate) async fn open(self) -> Self {
         let cluster = self.cluster;
         self.minter.send(Opened { cluster }).await.unwrap().unwrap();
         self
+    }
+
+    /// Sealed, as far as it can tell.
+    pub(crate) async fn close(&self) {
+        self.minter.send(Closing).await.unwrap().unwrap();
     }
 
     /// A connection called `main` that all may use.

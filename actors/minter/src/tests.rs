@@ -6,6 +6,7 @@ mod definitions;
 mod estate;
 mod fake;
 mod fencing;
+mod guarding;
 mod hiding;
 mod laden;
 mod mysql;

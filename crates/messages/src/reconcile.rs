@@ -6,7 +6,7 @@
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use mssm_domain::{
-    ConnectionId, ConnectionName, LeaseId, MountId, RoleName, SecretBytes, StoredKey,
+    ConnectionId, ConnectionName, LeaseId, MountId, RoleName, SecretBytes, StoredKey, Timestamp,
 };
 
 use crate::Port;
@@ -154,12 +154,25 @@ pub struct ListEnded {
 }
 
 /// Some of the ended leases.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct EndedPage {
     /// Which.
-    pub leases: Vec<LeaseId>,
+    pub leases: Vec<EndedLease>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<StoredKey>,
+}
+
+/// What is remembered of a lease that has ended.
+#[derive(Debug)]
+pub struct EndedLease {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Where its login was.
+    pub target: ConnectionId,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// The engine's own bytes.
+    pub data: SecretBytes,
 }
 
 /// To the lease manager: ends logins that no lease ends. Each gets a lease that is ending, its own of

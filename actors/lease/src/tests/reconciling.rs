@@ -79,8 +79,10 @@ async fn what_force_left_behind_is_said_and_its_lease_opens_again_when_the_login
     assert_eq!(rig.records().await, (0, 1));
     rig.world().down = false;
     let page = rig.manager.send(ListEnded { after: None }).await.unwrap().unwrap();
-    assert_eq!(page.leases, std::slice::from_ref(&issued.lease.id));
-    let describe = Describe { leases: page.leases };
+    assert!(page.next.is_none() && !page.leases[0].data.expose().is_empty());
+    let ended: Vec<_> = page.leases.into_iter().map(|ended| ended.lease).collect();
+    assert_eq!(ended, std::slice::from_ref(&issued.lease.id));
+    let describe = Describe { leases: ended };
     let described = rig.manager.send(describe).await.unwrap().unwrap();
     assert_eq!((described[0].name.as_str(), described[0].settled), ("v-app-1", false));
     assert_eq!(rig.manager.send(adopt(&issued.lease.id)).await.unwrap(), Ok(1));

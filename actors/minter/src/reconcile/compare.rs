@@ -203,11 +203,11 @@ impl Comparing<'_> {
         let mut after = None;
         while !owners.is_complete() {
             let page = ask(&self.book.leases.reconcile.ended, ListEnded { after }).await?;
-            let names: Vec<&str> = page.leases.iter().map(LeaseId::as_str).collect();
+            let names: Vec<&str> = page.leases.iter().map(|ended| ended.lease.as_str()).collect();
             let keys = keys_of(self.book.barrier.keys(), &names).await?;
-            for (lease, key) in page.leases.iter().zip(keys) {
+            for (ended, key) in page.leases.iter().zip(keys) {
                 if let Some(key) = key {
-                    owners.offer(key, lease.as_str());
+                    owners.offer(key, ended.lease.as_str());
                 }
             }
             after = page.next;

@@ -1,8 +1,8 @@
 //! A store that was restored: what its server does not know may be the work of the one before it.
 
 use mssm_domain::{RecordPath, SecretBytes};
-use mssm_messages::Changes;
 use mssm_messages::engine::EngineError;
+use mssm_messages::{Changes, failpoint};
 
 use crate::book::Book;
 
@@ -22,14 +22,18 @@ pub(super) async fn holds_back(book: &Book, confirm: bool) -> Result<bool, Engin
     let known = book.barrier.exists(&path()).await?;
     if confirm {
         if known {
+            failpoint::here("restored.before_confirmation");
             book.barrier.commit(Changes::new().delete(path())).await?;
+            failpoint::here("restored.after_confirmation");
         }
         book.watch.restored.set(false);
         return Ok(false);
     }
     if said && !known {
         let yes = SecretBytes::new(vec![1]);
+        failpoint::here("restored.before_store");
         book.barrier.commit(Changes::new().put(path(), 0, yes)).await?;
+        failpoint::here("restored.after_store");
     }
     if said {
         book.watch.restored.set(false);

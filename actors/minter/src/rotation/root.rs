@@ -17,6 +17,8 @@ use super::members::{Member, all, sharing};
 use super::record::{Kept, RootPending};
 use super::{Change, How, Key, dial, end_backend, generate_password, unavailable};
 use crate::book::{Book, connection_path, damaged};
+use crate::guard;
+use crate::mint::find_target;
 use crate::mysql;
 use crate::pool::{Backend, Live};
 use crate::record::{ConnectionRecord, encode};
@@ -118,6 +120,7 @@ pub(crate) async fn run_due(
         return Ok(());
     };
     if record.rotation.pending.is_some() {
+        allow(book, mount, name).await?;
         return settle(book, &record).await.map(|_| ());
     }
     let now = book.clock.now();
@@ -130,6 +133,12 @@ pub(crate) async fn run_due(
     }
 }
 
+/// An error where another server is at work: it has the same passwords.
+async fn allow(book: &Book, mount: MountId, name: &str) -> Result<(), EngineError> {
+    let target = find_target(book, mount, name).await?;
+    guard::allow(book, &target).await
+}
+
 async fn take_turn(book: &Book) -> Result<tokio::sync::OwnedMutexGuard<()>, EngineError> {
     let turn =
         tokio::time::timeout(TURN, std::sync::Arc::clone(&book.agenda.roots).lock_owned()).await;
@@ -138,6 +147,7 @@ async fn take_turn(book: &Book) -> Result<tokio::sync::OwnedMutexGuard<()>, Engi
 }
 
 async fn rotate_in_turn(book: &Rc<Book>, mount: MountId, name: &str) -> Result<(), EngineError> {
+    allow(book, mount, name).await?;
     let record = read(book, mount, name).await?;
     check(name, &record)?;
     if record.rotation.pending.is_some() {
@@ -255,7 +265,7 @@ async fn begin(
     failpoint::here("rotate.root_stored");
     // Whoever logs in from now on tries both. Also if it is not known whether they are stored.
     for (mount, name) in places {
-        book.forget_connection(mount, &name);
+        book.forget_password(mount, &name);
         book.agenda.set(Key::root(mount, &name), Some(book.clock.now()));
     }
     Ok(stored?)
@@ -317,7 +327,7 @@ async fn finish(book: &Rc<Book>, id: &str, new: bool) -> Result<(), EngineError>
             Ok(()) => {
                 failpoint::here("rotate.root_ended");
                 for (mount, name, record) in members {
-                    book.forget_connection(mount, &name);
+                    book.forget_password(mount, &name);
                     plan(book, mount, &name, &record);
                 }
                 return Ok(());

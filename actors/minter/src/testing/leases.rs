@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Addr, Context, Handler, ResponseFuture};
-use mssm_domain::{LeaseId, SecretBytes};
+use mssm_domain::{ConnectionId, LeaseId, SecretBytes};
 use mssm_messages::lease::{self, CountTarget, Issue, Issued, LeaseError};
 use mssm_messages::reconcile::{
-    Adopt, Describe, Described, EndedPage, Known, KnownPage, ListEnded, ListKnown, NoteReconciled,
-    ReconcilePorts, SettleAbsent, Stray,
+    Adopt, Describe, Described, EndedLease, EndedPage, Known, KnownPage, ListEnded, ListKnown,
+    NoteReconciled, ReconcilePorts, SettleAbsent, Stray,
 };
+
+use mssm_testkit::TestClock;
 
 use crate::LeaseManagerPorts;
 
@@ -119,7 +121,13 @@ impl Handler<ListEnded> for Leases {
 
     fn handle(&mut self, _msg: ListEnded, _ctx: &mut Self::Context) -> Self::Result {
         let books = self.books.lock().unwrap();
-        Ok(EndedPage { leases: books.ended.keys().cloned().collect(), next: None })
+        let ended = books.ended.iter().map(|(lease, (_, data))| {
+            let text: serde_json::Value = serde_json::from_slice(data.expose()).unwrap();
+            let target = ConnectionId::parse(text["connection"].as_str().unwrap()).unwrap();
+            let (lease, data) = (lease.clone(), data.duplicate());
+            EndedLease { lease, target, ended_at: TestClock::START, data }
+        });
+        Ok(EndedPage { leases: ended.collect(), next: None })
     }
 }
 

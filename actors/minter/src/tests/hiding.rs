@@ -1,9 +1,26 @@
 //! Logins whose sessions are past their password and do not show yet.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use mssm_messages::engine::Outcome;
-use mssm_testkit::TestPostgres;
+use mssm_testkit::{TestDatabase, TestPostgres};
+use tokio_postgres::Client;
 
 use super::estate::{Admin, Estate};
+use super::revoking::rig;
+use crate::engine::Servers;
+use crate::testing::{Login, Rig};
+
+/// Waits for somebody who is past authentication, and nobody's to see.
+async fn until_hidden(admin: &Client, database: &str) {
+    let sql = "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.objid \
+        WHERE l.locktype = 'object' AND d.datname = $1 \
+        AND l.pid NOT IN (SELECT pid FROM pg_stat_activity WHERE usesysid IS NOT NULL)";
+    while admin.query(sql, &[&database]).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
 
 #[actix_rt::test]
 async fn a_login_that_sleeps_before_it_shows_is_ended_too() {
@@ -16,13 +33,7 @@ async fn a_login_that_sleeps_before_it_shows_is_ended_too() {
         let (user, password) = (&login.username, &login.password);
         let hiding = postgres.connect_with(user, password, database, "-c post_auth_delay=20");
         let revoking = async {
-            // Past its authentication, and nobody's to see.
-            let sql = "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.objid \
-                WHERE l.locktype = 'object' AND d.datname = $1 \
-                AND l.pid NOT IN (SELECT pid FROM pg_stat_activity WHERE usesysid IS NOT NULL)";
-            while estate.supers[0].query(sql, &[&database]).await.unwrap().is_empty() {
-                tokio::task::yield_now().await;
-            }
+            until_hidden(&estate.supers[0], database).await;
             estate.rig.revoke(&login).await
         };
         let (session, outcome) = tokio::join!(hiding, revoking);
@@ -32,4 +43,58 @@ async fn a_login_that_sleeps_before_it_shows_is_ended_too() {
             assert!(asked.is_err(), "{admin:?}: it cannot do anything");
         }
     }
+}
+
+/// A login, dropped by somebody else while it hides, and its session, which shows itself only then.
+async fn late(postgres: &TestPostgres, rig: &Rig, database: &TestDatabase) -> (Login, Client) {
+    let login = rig.mint("app").await.unwrap();
+    // Nobody looks for who hides from now on.
+    rig.close().await;
+    let admin = postgres.admin(&database.name).await;
+    let (user, password) = (&login.username, &login.password);
+    let hiding = postgres.connect_with(user, password, &database.name, "-c post_auth_delay=2");
+    let dropping = async {
+        until_hidden(&admin, &database.name).await;
+        admin.batch_execute(&format!("DROP ROLE \"{user}\"")).await.unwrap();
+    };
+    let (session, ()) = tokio::join!(hiding, dropping);
+    let session = session.unwrap();
+    session.batch_execute("SELECT 1").await.unwrap();
+    (login, session)
+}
+
+async fn ends(session: &Client) {
+    let ended = async { while session.batch_execute("SELECT pg_sleep(0.01)").await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+}
+
+#[actix_rt::test]
+async fn a_session_that_shows_itself_after_its_login_is_gone_is_ended() {
+    // Not the shared one: others' sweeps end whoever hides there.
+    let postgres = TestPostgres::private();
+    let (rig, database) = rig(&postgres).await;
+    let (login, session) = late(&postgres, &rig, &database).await;
+    let rig = rig.open().await;
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    ends(&session).await;
+}
+
+#[actix_rt::test]
+async fn a_session_that_shows_itself_after_a_restart_is_known_by_the_tombstone_of_its_lease() {
+    // Not the shared one: others' sweeps end whoever hides there.
+    let postgres = TestPostgres::private();
+    let (rig, database) = rig(&postgres).await;
+    let (login, session) = late(&postgres, &rig, &database).await;
+    // Of another cluster, and nobody here knows it.
+    let (other, place) = super::revoking::rig(&postgres).await;
+    let (_, foreign) = late(&postgres, &other, &place).await;
+    let next = Rig::over(Arc::new(Servers), 1 + rig.seed, &rig.store);
+    let held = (login.username.clone(), login.data.duplicate());
+    next.leases.books.lock().unwrap().ended.insert(login.lease.clone(), held);
+    let next = next.open().await;
+    // A rotation changes the definition; what is known of the logins outlives it.
+    next.connect(super::rotation::statements(&[])).await.unwrap();
+    next.mint("app").await.unwrap();
+    ends(&session).await;
+    foreign.batch_execute("SELECT 1").await.unwrap();
 }

@@ -10,6 +10,7 @@ use mssm_messages::{Changes, failpoint};
 use super::{path, plan, read_record, take_turn};
 use crate::book::{Book, Target, damaged};
 use crate::engine::DbError;
+use crate::guard;
 use crate::mint::find_target;
 use crate::mysql;
 use crate::pool::Backend;
@@ -100,6 +101,7 @@ impl Role<'_> {
         target: &Target,
         by_hand: bool,
     ) -> Result<(), EngineError> {
+        guard::allow(book, target).await?;
         let live = dial(book, &target.record, None).await.map_err(unavailable)?;
         let sent = (&live.facts.backend).into();
         let pending = match self.record.pending.take() {
