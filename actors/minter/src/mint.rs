@@ -125,6 +125,9 @@ pub(crate) async fn create(book: &Rc<Book>, msg: Create) -> Result<Created, Crea
         let session = mint.target.mint.lend().await;
         let session = session.map_err(|error| certain(EngineError::Unavailable(error.public())))?;
         check_server(&mint.target, &session.facts).map_err(certain)?;
+        if let Some(why) = session.facts.wrong_clock() {
+            return Err(certain(EngineError::Unavailable(why)));
+        }
         let (sql, lengths) = mint.sql(&session.facts).map_err(certain)?;
         book.begin(&msg.lease, session.facts.backend.clone());
         failpoint::here("mint.before_sql");

@@ -21,6 +21,9 @@ const WAIT: Duration = Duration::from_secs(5);
 const CLOCK_AGE: Duration = Duration::from_mins(1);
 /// Clocks that differ by more are worth a word to the operator.
 const SKEW_WORTH_MENTIONING_MS: i64 = 5_000;
+/// Where they differ by more one of them is wrong, and no login is made: the database's own end of
+/// it, by either clock, could be far from its lease's.
+const SKEW_MAX_MS: i64 = 60_000;
 
 /// A backend of the database, named so that another with the same number is not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,14 @@ impl Facts {
     pub(crate) fn contradict(&self, known: Option<&str>) -> bool {
         let both = known.zip(self.system_identifier.as_deref());
         self.dialect.is_postgres() && both.is_some_and(|(known, seen)| known != seen)
+    }
+
+    /// Why no login is made, if the clocks differ too much.
+    pub(crate) fn wrong_clock(&self) -> Option<String> {
+        let secs = self.skew_ms / 1000;
+        (self.skew_ms.abs() > SKEW_MAX_MS).then(|| {
+            format!("the database's clock differs from this server's by {secs} s: no login is made until they agree")
+        })
     }
 
     /// What the database's clock will show when ours shows `at`.

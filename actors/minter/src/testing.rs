@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Addr};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mssm_domain::{
     Accessor, BootId, Caller, Clock, ClusterId, ConnectionName, LeaseId, MountId, Random, RoleName,
-    SecretBytes, SecretText, TokenId, TokenKind, generate_base62, generate_uuid,
+    SecretBytes, SecretText, Timestamp, TokenId, TokenKind, generate_base62, generate_uuid,
 };
 use mssm_messages::engine::{
     Create, CreateError, Created, EngineError, Extend, Outcome, Prepare, Prepared, Revocation,
@@ -57,7 +57,14 @@ pub(crate) struct Login {
 impl Rig {
     /// A minter over a real database.
     pub(crate) fn real(seed: u64) -> Self {
-        Self::over(Arc::new(Servers), seed, &MemoryStore::new())
+        Self::real_over(seed, &MemoryStore::new())
+    }
+
+    /// The same over a store that there is: what a crash leaves, or a copy.
+    pub(crate) fn real_over(seed: u64, store: &MemoryStore) -> Self {
+        let rig = Self::over(Arc::new(Servers), seed, store);
+        rig.clock.set(real_now());
+        rig
     }
 
     pub(crate) fn fake(database: &FakeDatabase) -> Self {
@@ -67,7 +74,7 @@ impl Rig {
     pub(crate) fn over(dialer: Arc<dyn Dialer>, seed: u64, store: &MemoryStore) -> Self {
         let random = Arc::new(SeededRandom::new(seed));
         let clock = TestClock::new();
-        let leases = Leases::default();
+        let leases = Leases { clock: clock.clone(), ..Leases::default() };
         let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
         let config = MinterConfig { boot, leases: leases.ports(), restored: false };
         let barrier = barrier_over(store);
@@ -209,6 +216,13 @@ impl Rig {
     }
 }
 
+/// What a real database's clock shows.
+#[expect(clippy::disallowed_methods, reason = "real databases have real clocks")]
+pub(crate) fn real_now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap())
+}
+
 /// The definition of a connection to a real database, as its superuser.
 pub(crate) fn patch(postgres: &TestPostgres, database: &str) -> ConnectionPatch {
     let (host, port) = (postgres.host(), postgres.port());
@@ -246,6 +260,7 @@ struct Script {
     logins: VecDeque<Option<DbError>>,
     superuser: bool,
     identity: String,
+    ahead_ms: u64,
 }
 
 /// A database that says what it is told to, and remembers what it was asked.
@@ -266,6 +281,11 @@ impl FakeDatabase {
 
     pub(crate) fn set_identity(&self, identity: &str) {
         identity.clone_into(&mut self.0.lock().unwrap().identity);
+    }
+
+    /// Its clock is so much ahead of a test's.
+    pub(crate) fn set_ahead_ms(&self, ahead_ms: u64) {
+        self.0.lock().unwrap().ahead_ms = ahead_ms;
     }
 
     /// The next SQL that holds `needle` gets this answer; calls add up.
@@ -328,7 +348,8 @@ impl Session for FakeDatabase {
         } else if sql.contains("pg_control_system") {
             Ok(vec![row(&[script.identity.as_str()])])
         } else if sql.contains("clock_timestamp") {
-            Ok(vec![row(&["1800000000000"])])
+            let now = TestClock::START.unix_ms() + script.ahead_ms;
+            Ok(vec![row(&[now.to_string().as_str()])])
         } else if sql.contains("pg_try_advisory_lock") {
             Ok(vec![row(&["t"])])
         } else if sql.contains("tcp_keepalives") || sql.contains("mssm guard") {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Addr, Context, Handler, ResponseFuture};
-use mssm_domain::{ConnectionId, LeaseId, SecretBytes};
+use mssm_domain::{Clock, ConnectionId, LeaseId, SecretBytes};
 use mssm_messages::lease::{self, CountTarget, Issue, Issued, LeaseError};
 use mssm_messages::reconcile::{
     Adopt, Describe, Described, EndedLease, EndedPage, Known, KnownPage, ListEnded, ListKnown,
@@ -40,6 +40,7 @@ pub(crate) struct Leases {
     /// While it is held, it is still counting.
     pub(crate) counting: Arc<tokio::sync::Mutex<()>>,
     pub(crate) books: Arc<Mutex<Books>>,
+    pub(crate) clock: TestClock,
 }
 
 impl Leases {
@@ -121,11 +122,12 @@ impl Handler<ListEnded> for Leases {
 
     fn handle(&mut self, _msg: ListEnded, _ctx: &mut Self::Context) -> Self::Result {
         let books = self.books.lock().unwrap();
+        let ended_at = self.clock.now();
         let ended = books.ended.iter().map(|(lease, (_, data))| {
             let text: serde_json::Value = serde_json::from_slice(data.expose()).unwrap();
             let target = ConnectionId::parse(text["connection"].as_str().unwrap()).unwrap();
             let (lease, data) = (lease.clone(), data.duplicate());
-            EndedLease { lease, target, ended_at: TestClock::START, data }
+            EndedLease { lease, target, ended_at, data }
         });
         Ok(EndedPage { leases: ended.collect(), next: None })
     }

@@ -190,3 +190,20 @@ async fn a_role_that_changed_under_a_mint_makes_nothing() {
     assert!(!error.in_doubt);
     assert!(database.asked().is_empty());
 }
+
+#[actix_rt::test]
+async fn where_the_clocks_differ_by_more_than_a_minute_no_login_is_made() {
+    for (ahead_ms, makes) in [(0, true), (60_000, true), (61_000, false)] {
+        let database = FakeDatabase::new();
+        database.set_ahead_ms(ahead_ms);
+        let rig = rig(&database).await;
+        let minted = rig.mint("app").await;
+        if makes {
+            minted.unwrap();
+            continue;
+        }
+        let refused = minted.err().unwrap();
+        assert!(!refused.in_doubt && refused.to_string().contains("by 61 s"), "{refused}");
+        assert!(!database.asked().iter().any(|sql| sql.contains("CREATE ROLE")));
+    }
+}

@@ -1,18 +1,16 @@
 //! Two servers with the same cluster id on a real PostgreSQL: one of them stands back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_messages::engine::EngineError;
 
 use super::rotation::{FIRST, Place};
 use super::statics::fixed;
-use crate::engine::Servers;
 use crate::testing::Rig;
 
 /// A second server on a copy of the store.
 async fn copy(rig: &Rig) -> Rig {
-    let mut copy = Rig::over(Arc::new(Servers), rig.seed + 1, &rig.store.copy());
+    let mut copy = Rig::real_over(rig.seed + 1, &rig.store.copy());
     copy.cluster = rig.cluster;
     copy.open().await
 }

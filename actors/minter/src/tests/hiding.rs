@@ -1,6 +1,5 @@
 //! Logins whose sessions are past their password and do not show yet.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_messages::engine::Outcome;
@@ -9,7 +8,6 @@ use tokio_postgres::Client;
 
 use super::estate::{Admin, Estate};
 use super::revoking::rig;
-use crate::engine::Servers;
 use crate::testing::{Login, Rig};
 
 /// Waits for somebody who is past authentication, and nobody's to see.
@@ -88,7 +86,7 @@ async fn a_session_that_shows_itself_after_a_restart_is_known_by_the_tombstone_o
     // Of another cluster, and nobody here knows it.
     let (other, place) = super::revoking::rig(&postgres).await;
     let (_, foreign) = late(&postgres, &other, &place).await;
-    let next = Rig::over(Arc::new(Servers), 1 + rig.seed, &rig.store);
+    let next = Rig::real_over(1 + rig.seed, &rig.store);
     let held = (login.username.clone(), login.data.duplicate());
     next.leases.books.lock().unwrap().ended.insert(login.lease.clone(), held);
     let next = next.open().await;

@@ -1,6 +1,5 @@
 //! Root passwords on a real PostgreSQL.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_domain::{ConnectionName, SecretText};
@@ -11,9 +10,8 @@ use mssm_messages::storage::StorageError;
 use mssm_testkit::{MemoryStore, TestDatabase, TestPostgres};
 use tokio_postgres::Client;
 
-use crate::engine::Servers;
 use crate::minter::Tick;
-use crate::testing::{CREATE, FakeDatabase, Rig, fake_patch, no, patch, row};
+use crate::testing::{CREATE, FakeDatabase, Rig, fake_patch, no, patch, real_now, row};
 
 pub(super) const ALTER: &str = "ALTER ROLE {{name}} PASSWORD '{{password}}'";
 pub(super) const FIRST: &str = "first";
@@ -65,7 +63,7 @@ impl Place {
     pub(super) async fn rig_over(&self, store: &MemoryStore) -> Rig {
         let seed = u64::from_str_radix(&self.database.name[1..], 16).unwrap();
         let seed = seed.wrapping_add(store.commits());
-        Rig::over(Arc::new(Servers), seed, store).open().await
+        Rig::real_over(seed, store).open().await
     }
 
     /// Waits until a session of ours sleeps in the database.
@@ -265,6 +263,7 @@ async fn a_root_password_changes_by_a_plan() {
     while place.accepts(&place.user, FIRST).await {
         next.tick().await;
     }
+    next.clock.set(real_now());
     next.mint("app").await.unwrap();
 }
 

@@ -1,6 +1,5 @@
 //! Passwords that change on a real MariaDB: of connections, and of users that stay.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_domain::SecretText;
@@ -10,7 +9,6 @@ use mssm_testkit::{MariaDbSession, MemoryStore, TestMariaDb};
 use super::super::rotation::statements;
 use super::super::statics::fixed;
 use super::{CREATE, patch};
-use crate::engine::Servers;
 use crate::testing::Rig;
 
 const FIRST: &str = "first";
@@ -55,7 +53,7 @@ impl<'a> Place<'a> {
     async fn rig_over(&self, store: &MemoryStore) -> Rig {
         let seed = u64::from_str_radix(&self.user[1..17], 16).unwrap();
         let seed = seed.wrapping_add(store.commits());
-        Rig::over(Arc::new(Servers), seed, store).open().await
+        Rig::real_over(seed, store).open().await
     }
 
     async fn rig(&self, patch: ConnectionPatch) -> Rig {
