@@ -58,6 +58,8 @@ mod overload;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod pooler;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod reconcile;

@@ -13,6 +13,7 @@ use mssm_messages::minter::{
 use crate::book::{Book, connection_path, damaged};
 use crate::dialect::{Dialect, POSTGRESQL_PLUGIN};
 use crate::dsn::masked;
+use crate::guard;
 use crate::marker;
 use crate::mysql;
 use crate::pool::Live;
@@ -66,6 +67,7 @@ pub(crate) async fn write(
         if !live.facts.dialect.is_postgres() && !live.facts.superuser {
             return Err(EngineError::Invalid(mysql::facts::LACKS.to_owned()));
         }
+        refuse_pooler(book, &spec, &live).await?;
         let seen = live.facts.system_identifier.clone();
         if leads_elsewhere(&record, seen.as_deref()) {
             leaving = Some(book.leave(mount, name)?);
@@ -86,6 +88,20 @@ pub(crate) async fn write(
     root::plan(book, mount, name, &record);
     drop(leaving);
     Ok(warnings)
+}
+
+/// What cannot be fenced or locked is not connected to.
+async fn refuse_pooler(book: &Book, spec: &Spec, live: &Live) -> Result<(), EngineError> {
+    let (dialer, clock) = (book.dialer.as_ref(), book.clock.as_ref());
+    let shared = async {
+        let other = Live::open(dialer, spec, None, clock).await?;
+        guard::is_shared(live, &other, book.random.as_ref()).await
+    };
+    match shared.await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(EngineError::Invalid(guard::SHARED.to_owned())),
+        Err(error) => Err(EngineError::Unavailable(error.public())),
+    }
 }
 
 /// A definition that leads to another server is another connection: leases of the first must not

@@ -5,13 +5,14 @@
 //! first one's logins are strays, and which knows its passwords. The one that has the lock says so
 //! every few seconds. Who does not get it and sees that neither makes, renews nor ends anything, and
 //! changes no password; where it cannot be seen who has the lock, only what compares stands back.
+//! Behind a pooler that shares sessions there is no lock to have, and nothing is made.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mssm_domain::{BootId, ClusterId};
+use mssm_domain::{BootId, ClusterId, Random, generate_base62};
 use mssm_messages::engine::EngineError;
 use mssm_messages::failpoint;
 use tokio::sync::Mutex;
@@ -41,6 +42,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// said anything for that long holds nobody back.
 const SETTINGS: &str = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
      SET tcp_keepalives_count = 3";
+/// Why nothing is made behind a pooler, for connections and whoever uses them.
+pub(crate) const SHARED: &str = "the connection leads through a pooler that gives one session of the database to \
+     many clients (pool_mode = transaction): logins can be ended there, and not made, renewed or compared; \
+     connect to the database itself, or let the pooler keep sessions apart (pool_mode = session)";
+/// How often two sessions are compared: others may be using the pooler meanwhile.
+const PROBES: u32 = 5;
+const PROBE_LEN: usize = 16;
 /// What who has the lock says; read again by the others.
 const BEATING: &str = "SELECT 'mssm guard'";
 
@@ -53,6 +61,8 @@ pub(crate) enum Standing {
     Others,
     /// Somebody's of whom nothing is known.
     Unknown,
+    /// Nobody's: what is between us and the server gives one session to many.
+    Pooled,
 }
 
 impl Standing {
@@ -60,6 +70,7 @@ impl Standing {
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         match self {
             Self::Ours | Self::Unknown => None,
+            Self::Pooled => Some(SHARED),
             Self::Others => Some(
                 "another server with the same cluster id is at work on this database: this one neither \
                  makes, renews nor ends logins there, nor changes passwords",
@@ -73,7 +84,7 @@ impl Standing {
             Self::Unknown => Some(
                 "the advisory lock of this cluster is held by a session that is not known to be ours",
             ),
-            Self::Ours | Self::Others => self.refusal(),
+            Self::Ours | Self::Others | Self::Pooled => self.refusal(),
         }
     }
 }
@@ -101,7 +112,7 @@ impl Guard {
         self.held.take();
         let sealed = |_| DbError::Unreachable("the server is sealed".to_owned());
         let cluster = book.cluster().map_err(sealed)?;
-        let standing = self.take(target, cluster, book.boot).await?;
+        let standing = self.take(target, cluster, book.boot, book.random.as_ref()).await?;
         self.seen.replace(Some((standing.clone(), Instant::now())));
         Ok(standing)
     }
@@ -124,10 +135,14 @@ impl Guard {
         target: &Target,
         cluster: ClusterId,
         boot: BootId,
+        random: &dyn Random,
     ) -> Result<Standing, DbError> {
         failpoint::here("guard.before_session");
         let live = target.revoke.open().await?;
         let postgres = live.facts.dialect.is_postgres();
+        if postgres && is_shared(&live, &target.revoke.open().await?, random).await? {
+            return Ok(Standing::Pooled);
+        }
         let (settings, take, taken) = if postgres {
             (SETTINGS, format!("SELECT pg_try_advisory_lock({})", key(cluster)), "t")
         } else {
@@ -154,7 +169,7 @@ impl Guard {
             match standing {
                 Standing::Ours => break,
                 Standing::Unknown if tried >= TRIES_UNKNOWN => break,
-                Standing::Unknown | Standing::Others => {}
+                Standing::Unknown | Standing::Others | Standing::Pooled => {}
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -176,14 +191,50 @@ impl Guard {
     }
 }
 
-/// An error where another server is at work.
+/// An error where another server is at work, or where it cannot be known whose a session is.
 pub(crate) async fn allow(book: &Book, target: &Target) -> Result<(), EngineError> {
+    allow_unless(book, target, false).await
+}
+
+/// The same for what ends access: that is tried behind a pooler too.
+pub(crate) async fn allow_ending(book: &Book, target: &Target) -> Result<(), EngineError> {
+    allow_unless(book, target, true).await
+}
+
+async fn allow_unless(book: &Book, target: &Target, ending: bool) -> Result<(), EngineError> {
     let standing = target.guard.check(book, target).await;
     let standing = standing.map_err(|error| EngineError::Unavailable(error.public()))?;
     match standing.refusal() {
+        Some(_) if ending && standing == Standing::Pooled => Ok(()),
         Some(why) => Err(EngineError::Unavailable(why.to_owned())),
         None => Ok(()),
     }
+}
+
+/// True if what one session sets is another's to see, or its own no more: a pooler gives the server's
+/// sessions to whoever has a transaction. Behind it no lock is anybody's, and no mint can be fenced.
+pub(crate) async fn is_shared(
+    one: &Live,
+    other: &Live,
+    random: &dyn Random,
+) -> Result<bool, DbError> {
+    const READ: &str = "SELECT 'pooled', current_setting('mssm.session', true)";
+    if !one.facts.dialect.is_postgres() {
+        return Ok(false);
+    }
+    for _ in 0..PROBES {
+        let said = generate_base62(random, PROBE_LEN);
+        one.run(&format!("SET SESSION mssm.session = {}", literal(&said))).await?;
+        let said = Some(said);
+        let read = async |live: &Live| -> Result<Option<Option<String>>, DbError> {
+            Ok(live.run(READ).await?.first().and_then(|row| row.get(1).cloned()))
+        };
+        let others = read(other).await?.is_some_and(|theirs| theirs == said);
+        if others || read(one).await?.is_some_and(|ours| ours != said) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The lock's number: the cluster id's first half.

@@ -121,7 +121,7 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
         }
         here
     });
-    guard::allow(book, &target).await?;
+    guard::allow_ending(book, &target).await?;
     let session =
         target.revoke.lend().await.map_err(|error| EngineError::Unavailable(error.public()))?;
     let ladder = Ladder { book: Rc::clone(book), target, session };

@@ -10,6 +10,7 @@ mod guarding;
 mod hiding;
 mod laden;
 mod mysql;
+mod pooling;
 mod real;
 mod reconciling;
 mod renamed;

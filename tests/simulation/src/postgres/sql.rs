@@ -10,7 +10,10 @@ impl State {
         if sql.starts_with("SELECT pg_terminate_backend") {
             return Ok(self.terminate(pid, sql));
         }
-        if sql.contains("tcp_keepalives") || sql == "SELECT 'mssm guard'" {
+        if sql.contains("tcp_keepalives")
+            || sql == "SELECT 'mssm guard'"
+            || sql.contains("mssm.session")
+        {
             return Ok(Vec::new());
         }
         if sql.starts_with("SELECT pg_try_advisory_lock") {
