@@ -66,7 +66,8 @@ fn exchange(number: u32) -> Vec<Entry> {
     let answered =
         Answered { status: 200, data, lease_id: None, auth: Redacted::Null, errors: Vec::new() };
     let time = Timestamp::from_unix_ms(1_800_000_000_000);
-    let request = Entry::Request { time, who: who.clone(), asked: asked.clone() };
+    let (who, asked) = (Arc::new(who), Arc::new(asked));
+    let request = Entry::Request { time, who: Arc::clone(&who), asked: Arc::clone(&asked) };
     vec![request, Entry::Response { time, who, asked, answered }]
 }
 

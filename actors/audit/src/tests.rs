@@ -169,6 +169,7 @@ async fn an_exchange_is_written_in_vaults_shape() {
         errors: vec!["a\nb".to_owned()],
     };
     let who = Who { token: Some([1; 32]), allowed: true, ..Who::default() };
+    let (who, asked) = (Arc::new(who), Arc::new(asked));
     let entry = Entry::Response { time: Timestamp::from_unix_ms(0), who, asked, answered };
     append(&ports, vec![entry]).await.unwrap();
     let text = log.text();

@@ -47,8 +47,8 @@ impl Known {
 
 /// The trail of one request; its request line is written by [`Self::open`] or by [`Self::close`].
 pub(crate) struct Trail {
-    who: Who,
-    asked: Asked,
+    who: Arc<Who>,
+    asked: Arc<Asked>,
     opened: bool,
 }
 
@@ -86,7 +86,7 @@ impl Trail {
             remote_address: call.remote.map(|remote| remote.ip().to_string()).unwrap_or_default(),
             remote_port: call.remote.map_or(0, |remote| remote.port()),
         };
-        Self { who, asked, opened: false }
+        Self { who: Arc::new(who), asked: Arc::new(asked), opened: false }
     }
 
     /// Writes the request's line, durably, before its effect.
@@ -160,24 +160,27 @@ impl Trail {
                 .map(|(name, raw)| (name.to_owned(), redactor.member(name, raw, rules)))
                 .collect()
         };
+        let asked = Arc::make_mut(&mut self.asked);
         if !members.is_empty() {
-            self.asked.data = redactor.map(members, rules.1);
+            asked.data = redactor.map(members, rules.1);
         }
         if let Some(mount) = &known.headers {
-            self.asked.headers = headers(call, &mount.audit.headers, redactor);
+            asked.headers = headers(call, &mount.audit.headers, redactor);
         }
         Own { token, accessor }
     }
 
     fn settle(&mut self, own: &Own, hashes: Option<&[[u8; 32]]>) {
-        self.who.token = own.token.as_ref().and_then(|place| hash_of(place, hashes));
-        self.who.accessor = own.accessor.as_ref().and_then(|place| hash_of(place, hashes));
-        fill(&mut self.asked.data, hashes);
-        fill(&mut self.asked.headers, hashes);
+        let (who, asked) = (Arc::make_mut(&mut self.who), Arc::make_mut(&mut self.asked));
+        who.token = own.token.as_ref().and_then(|place| hash_of(place, hashes));
+        who.accessor = own.accessor.as_ref().and_then(|place| hash_of(place, hashes));
+        fill(&mut asked.data, hashes);
+        fill(&mut asked.headers, hashes);
     }
 
     fn request_line(&self, door: &FrontDoor) -> Entry {
-        Entry::Request { time: door.clock.now(), who: self.who.clone(), asked: self.asked.clone() }
+        let (who, asked) = (Arc::clone(&self.who), Arc::clone(&self.asked));
+        Entry::Request { time: door.clock.now(), who, asked }
     }
 }
 

@@ -1,5 +1,7 @@
 //! To the audit writer: what happened, without a field that could hold a secret.
 
+use std::sync::Arc;
+
 use actix::Message;
 use mssm_domain::{ErrorKind, Fault, RequestId, Timestamp};
 
@@ -103,18 +105,18 @@ pub enum Entry {
         /// When.
         time: Timestamp,
         /// Who.
-        who: Who,
+        who: Arc<Who>,
         /// What.
-        asked: Asked,
+        asked: Arc<Asked>,
     },
     /// Its answer, before it leaves.
     Response {
         /// When.
         time: Timestamp,
         /// Who.
-        who: Who,
+        who: Arc<Who>,
         /// What.
-        asked: Asked,
+        asked: Arc<Asked>,
         /// And what came of it.
         answered: Answered,
     },
