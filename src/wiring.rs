@@ -4,6 +4,7 @@
 //! system arbiter, leases and databases share another, and every HTTP worker starts its own
 //! replicas. Nobody knows anybody but by the ports handed over here.
 
+mod audit;
 mod door;
 
 use std::collections::BTreeMap;
@@ -13,11 +14,10 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, AsyncContext, Context};
 use mssm_access::{AccessKeeper, AccessReplica};
-use mssm_audit::{AuditWriter, FileBackend, HeadConfig, HeadKeeper, Mirrored};
-use mssm_domain::{BootId, Clock, Random, generate_uuid};
+use mssm_domain::{BootId, Clock, Prefix, Random, generate_uuid};
 use mssm_http::{
-    About, AuditPorts, Certificate, FrontDoor, JwtKeeperPorts, JwtPorts, JwtSignerPorts,
-    LeasePorts, MinterPorts, Running, SealPorts, ServerConfig,
+    About, AuditPorts, Certificate, DevicePorts, FrontDoor, JwtKeeperPorts, JwtPorts,
+    JwtSignerPorts, LeasePorts, MinterPorts, Running, SealPorts, ServerConfig,
 };
 use mssm_jwt::{JwtKeeper, JwtSigner};
 use mssm_kv::KvEngine;
@@ -52,6 +52,9 @@ pub enum StartError {
     /// The store.
     #[error("storage: {0}")]
     Storage(#[from] mssm_storage::OpenError),
+    /// A device of the audit.
+    #[error("audit device {0}: {1}")]
+    Audit(Prefix, String),
     /// The certificate.
     #[error("tls: {0}")]
     Tls(#[from] mssm_http::TlsError),
@@ -112,9 +115,7 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
         let _ = poison.send(reason);
     })?;
     let certificate = door::certificate(&config)?;
-    let log = FileBackend::keeping(&config.audit.file, config.audit.keep);
-    let log = Mirrored::new(log, config.audit.mirrors.clone())?;
-    let (audit, audit_thread) = AuditWriter::start(log, Arc::clone(&clock), config.audit.rotation)?;
+    let (audit, audit_thread) = audit::start(&config.audit, &clock)?;
 
     let about = door::about(&config, boot, clock.as_ref());
     let root_key = match config.seal {
@@ -142,18 +143,15 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     let table = MountReplica::start(&owners.mounts).table;
     let (minter, statics) = (owners.minter.clone().into(), owners.minter.clone().into());
     let configured = ConfiguredDatabases::new(config.databases, table, minter, statics).start();
-    let head = HeadConfig {
-        audit: audit.clone(),
-        when_missing: config.audit.when_missing,
-        accept_rollback: wishes.accept_rollback,
-    };
-    let head = HeadKeeper::new(head, ground.barrier().1, Arc::clone(&ground.clock)).start();
-    let link = link(&owners, &chronicle, configured, head, audit.append.clone());
+    let log = audit::keepers(config.audit, wishes.accept_rollback, &audit, &ground);
+    let devices = DevicePorts::new(&log.devices);
+    let link = link(&owners, &chronicle, configured, log, audit.append.clone());
     seal.send(link).await.map_err(|_| StartError::Linking)?;
 
     let about = Arc::new(about);
     let reopen_audit = audit.reopen;
-    let audit_ports = AuditPorts { append: audit.append, status: audit.status };
+    let audit_ports =
+        AuditPorts { append: audit.append, status: audit.status, show: audit.show, devices };
     let server_config = ServerConfig {
         listen: vec![config.address],
         workers: std::thread::available_parallelism().map_or(2, usize::from),
@@ -200,13 +198,16 @@ fn link(
     owners: &Owners,
     chronicle: &Addr<Chronicle>,
     configured: Addr<ConfiguredDatabases>,
-    head: Addr<HeadKeeper>,
+    log: audit::Log,
     events: Port<Append>,
 ) -> Link {
+    let audit::Log { head, devices } = log;
     let Owners { access, jwt, mounts, lease, minter, seal: _ } = owners.clone();
     let stages = Stages {
         founders: vec![mounts.clone().recipient(), access.clone().recipient()],
         openers: vec![
+            // What comes then is written to all of them.
+            devices.clone().recipient(),
             mounts.clone().recipient(),
             access.clone().recipient(),
             jwt.clone().recipient(),
@@ -218,6 +219,7 @@ fn link(
         closers: vec![
             // Last of all, behind the last line.
             head.clone().recipient(),
+            devices.recipient(),
             mounts.recipient(),
             access.recipient(),
             jwt.recipient(),

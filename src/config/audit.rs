@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mssm_audit::{Keep, Mirror, Rotation, WhenMissing};
-use mssm_domain::parse_duration_secs;
+use mssm_audit::{ConfiguredDevice, Keep, Rotation, Sink, WhenMissing};
+use mssm_domain::{Prefix, parse_duration_secs};
+use mssm_messages::devices::Device;
 
 use super::{ConfigError, raw};
 
+/// Two of these, one behind the other, are less than two seconds.
+const PATIENCE_MS: u64 = 800;
 /// A file of this size is verified in seconds, and compresses to about a tenth.
 const ROTATE_BYTES: u64 = 256 << 20;
 
@@ -22,8 +25,10 @@ pub struct AuditConfig {
     pub rotation: Rotation,
     /// How long closed files are kept.
     pub keep: Keep,
-    /// Where copies go.
-    pub mirrors: Vec<Mirror>,
+    /// How long a request is held up by the audit at most.
+    pub patience: Duration,
+    /// Where records go as well.
+    pub devices: Vec<ConfiguredDevice>,
 }
 
 impl AuditConfig {
@@ -46,21 +51,43 @@ impl AuditConfig {
             every: span("audit.rotate_every", file.rotate_every)?,
         };
         let keep = Keep { files: file.keep_files, age: span("audit.keep_for", file.keep_for)? };
-        let mirrors = file.mirrors.iter().map(|text| mirror(text)).collect::<Result<_, _>>()?;
-        Ok(Self { file: path.into(), when_missing, rotation, keep, mirrors })
+        let patience = file.patience_ms.unwrap_or(PATIENCE_MS);
+        if !(50..=60_000).contains(&patience) {
+            let problem = "is not between 50 and 60000";
+            return Err(ConfigError::at("audit.patience_ms", problem, "800"));
+        }
+        let patience = Duration::from_millis(patience);
+        let path = PathBuf::from(path);
+        let mut devices: Vec<ConfiguredDevice> = Vec::new();
+        for (name, device) in file.devices {
+            let added = configured(&name, device, &path)?;
+            if devices.iter().any(|one| one.sink.meets(&added.sink)) {
+                let key = format!("audit.devices.{name}");
+                let problem = "writes where another one does";
+                return Err(ConfigError::at(&key, problem, "another file_path"));
+            }
+            devices.push(added);
+        }
+        Ok(Self { file: path, when_missing, rotation, keep, patience, devices })
     }
 }
 
-fn mirror(text: &str) -> Result<Mirror, ConfigError> {
-    match text.split_once(':') {
-        None if text == "stdout" => Ok(Mirror::Stdout),
-        Some(("unix", path)) if path.starts_with('/') => Ok(Mirror::Unix(path.into())),
-        Some(("tcp", address)) if address.contains(':') => Ok(Mirror::Tcp(address.to_owned())),
-        _ => {
-            let problem = "has one that is none of stdout, unix:/PATH and tcp:HOST:PORT";
-            Err(ConfigError::at("audit.mirrors", problem, "[\"unix:/run/collector.sock\"]"))
-        }
-    }
+fn configured(
+    name: &str,
+    device: raw::AuditDevice,
+    log: &std::path::Path,
+) -> Result<ConfiguredDevice, ConfigError> {
+    let key = format!("audit.devices.{name}");
+    let example = "[audit.devices.collector]";
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let path = Prefix::parse(name).ok().filter(|path| plain && path.as_str() != "file/");
+    let problem = "is no name for a device (\"file\" is the log itself)";
+    let path = path.ok_or_else(|| ConfigError::at(&key, problem, example))?;
+    let raw::AuditDevice { kind, description, options } = device;
+    let sink = Sink::parse(&kind, &options, log);
+    let sink = sink.map_err(|problem| ConfigError(format!("{key}: {problem}")))?;
+    let description = description.unwrap_or_default();
+    Ok(ConfiguredDevice { device: Device { path, kind, description, local: false, options }, sink })
 }
 
 fn span(key: &str, text: Option<String>) -> Result<Option<Duration>, ConfigError> {

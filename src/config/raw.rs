@@ -58,7 +58,18 @@ pub(super) struct Audit {
     pub(super) rotate_every: Option<String>,
     pub(super) keep_files: Option<usize>,
     pub(super) keep_for: Option<String>,
-    pub(super) mirrors: Vec<String>,
+    pub(super) patience_ms: Option<u64>,
+    pub(super) devices: BTreeMap<String, AuditDevice>,
+}
+
+/// What it does not know is an option of the device's kind, which knows its own.
+#[derive(Debug, Deserialize)]
+pub(super) struct AuditDevice {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) description: Option<String>,
+    #[serde(flatten)]
+    pub(super) options: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

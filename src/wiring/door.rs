@@ -13,7 +13,6 @@ pub(super) fn about(config: &Config, boot: BootId, clock: &dyn Clock) -> About {
     About {
         api_addr: config.api_addr.trim_end_matches('/').to_owned(),
         storage_type: storage_name(config.storage.kind),
-        audit_path: config.audit.file.display().to_string(),
         open_metrics: config.limits.open_metrics,
         boot,
         started_at: clock.now(),

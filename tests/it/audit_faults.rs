@@ -202,21 +202,3 @@ fn a_file_that_was_moved_is_followed_without_a_refusal_after_a_signal() {
     assert!(whole && text.contains("from number 0 "), "{text}");
     assert!(server.audit_text().contains("\"reloaded\""));
 }
-
-#[test]
-fn a_collector_gets_a_copy_of_every_line() {
-    use std::io::{BufRead, BufReader};
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("collector.sock");
-    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let logged = format!("mirrors = [\"unix:{}\"]\n", socket.display());
-    let server = Server::ready(Options { logged, ..Options::default() });
-    server.root().get("sys/key-status").expect(200);
-    let (stream, _) = listener.accept().unwrap();
-    let lines = server.audit_text();
-    let copied = BufReader::new(stream).lines().take(lines.lines().count());
-    let copied: Vec<String> = copied.map(Result::unwrap).collect();
-    assert_eq!(copied, lines.lines().collect::<Vec<_>>());
-    let metrics = server.root().get("sys/metrics").expect(200).text;
-    assert!(metrics.contains("mssm_audit_mirror_lost_total 0"), "{metrics}");
-}

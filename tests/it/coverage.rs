@@ -13,6 +13,8 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("GET", "sys/metrics"),
     ("GET", "sys/audit"),
     ("GET", "sys/audit/key"),
+    ("PUT", "sys/audit/new"),
+    ("DELETE", "sys/audit/new"),
     ("POST", "sys/audit-hash/file"),
     ("GET", "sys/config/auditing/request-headers"),
     ("GET", "sys/config/auditing/request-headers/X-Shown"),

@@ -6,6 +6,8 @@ mod attack_front;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_devices;
+#[cfg(test)]
 mod audit_faults;
 #[cfg(test)]
 mod audit_people;

@@ -166,7 +166,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        // Of crypto the chain's hashes and the checkpoints' signatures only.
+        // Of crypto the chain's hashes, the checkpoints' signatures and the devices' salts only.
         "actors/audit",
         &[
             "actix",
@@ -177,11 +177,15 @@ const TABLE: &[(&str, &[&str])] = &[
             "mssm-domain",
             "mssm-messages",
             "rustix",
+            "rustls",
+            "rustls-native-certs",
             "serde",
             "serde_json",
             "thiserror",
             "tokio",
             "tracing",
+            "ureq",
+            "zeroize",
             "zstd",
         ],
     ),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mssm_audit::{
-    AuditBackend, AuditWriter, Blocked, Found, Rotation, prove_records, verify_files,
+    AuditBackend, AuditSettings, AuditWriter, Blocked, Found, prove_records, verify_files,
 };
 use mssm_crypto::chain::CheckpointKey;
 use mssm_domain::{RequestId, SecretBytes, Timestamp};
@@ -77,8 +77,8 @@ async fn main() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let log = Unsynced(file.reopen().unwrap());
     let (ports, _) =
-        AuditWriter::start(log, Arc::new(TestClock::new()), Rotation::default()).unwrap();
-    let install = InstallAuditKey { seed: Some(SecretBytes::new(SEED.to_vec())) };
+        AuditWriter::start(log, Arc::new(TestClock::new()), AuditSettings::default()).unwrap();
+    let install = InstallAuditKey { seed: Some(SecretBytes::new(SEED.to_vec())), salts: None };
     ports.install.ask(install, DEADLINE).await.unwrap().unwrap();
     // Two lines an exchange, a checkpoint for eight of them, as under some load.
     let mut lines = 0;

@@ -2,7 +2,7 @@
 
 mod file;
 mod memory;
-mod mirror;
+mod remote;
 mod retired;
 #[cfg(test)]
 mod suite;
@@ -10,8 +10,8 @@ mod suite;
 pub use file::FileBackend;
 pub(crate) use file::LINE_BYTES_MAX;
 pub use memory::MemoryBackend;
-pub use mirror::{Mirror, Mirrored};
 use mssm_domain::Timestamp;
+pub(crate) use remote::{Address, Http, Remote, Socket, Stdout, Syslog, facility};
 pub use retired::Keep;
 
 /// Why a backend takes no lines at the moment, in words for the operator.
@@ -80,14 +80,14 @@ pub trait AuditBackend: Send + 'static {
         Vec::new()
     }
 
-    /// Batches that copies of the log did not get.
-    fn lost(&self) -> u64 {
-        0
-    }
-
     /// True while closed files are compressed.
     #[cfg(test)]
     fn is_tidying(&self) -> bool {
+        false
+    }
+
+    /// True if what it has taken is on a disk.
+    fn keeps_files(&self) -> bool {
         false
     }
 

@@ -7,6 +7,11 @@ use mssm_messages::audit::{Answered, Asked, Entry, Redacted, Who};
 use serde::Serialize as DeriveSerialize;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use crate::salt::Salt;
+
+/// What stands in the place of a value that cannot be hashed.
+const HIDDEN: &str = "hidden while sealed";
+
 /// Every line begins with these.
 #[derive(DeriveSerialize)]
 pub(crate) struct Line<'a, B: DeriveSerialize> {
@@ -107,46 +112,47 @@ struct EventShape<'a> {
     details: BTreeMap<&'static str, &'a str>,
 }
 
-struct Hash<'a>(&'a [u8; 32]);
+struct Hash<'a>(&'a [u8; 32], &'a Salt);
 
 impl Serialize for Hash<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const PREFIX: &[u8; 12] = b"hmac-sha256:";
+        let Some(hash) = self.1.shown(self.0) else { return serializer.serialize_str(HIDDEN) };
         let mut text = [0; 76];
         let (head, digits) = text.split_at_mut(PREFIX.len());
         head.copy_from_slice(PREFIX);
-        hex::encode_to_slice(self.0, digits).map_err(serde::ser::Error::custom)?;
+        hex::encode_to_slice(hash, digits).map_err(serde::ser::Error::custom)?;
         serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
     }
 }
 
-struct Shown<'a>(&'a Redacted);
+struct Shown<'a>(&'a Redacted, &'a Salt);
 
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Redacted::Null => serializer.serialize_unit(),
-            Redacted::Hash(hash) => Hash(hash).serialize(serializer),
-            Redacted::Hidden => serializer.serialize_str("hidden while sealed"),
+            Redacted::Hash(hash) => Hash(hash, self.1).serialize(serializer),
+            Redacted::Hidden => serializer.serialize_str(HIDDEN),
             Redacted::Public(text) => serializer.serialize_str(text),
             Redacted::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
                 for item in items {
-                    list.serialize_element(&Shown(item))?;
+                    list.serialize_element(&Shown(item, self.1))?;
                 }
                 list.end()
             }
             Redacted::Map(members) => {
                 let mut map = serializer.serialize_map(Some(members.len()))?;
                 for (name, value) in members {
-                    map.serialize_entry(name, &Shown(value))?;
+                    map.serialize_entry(name, &Shown(value, self.1))?;
                 }
                 map.end()
             }
             Redacted::HashedMap(members) => {
                 let mut map = serializer.serialize_map(Some(members.len()))?;
                 for (name, value) in members {
-                    map.serialize_entry(&Hash(name), &Shown(value))?;
+                    map.serialize_entry(&Hash(name, self.1), &Shown(value, self.1))?;
                 }
                 map.end()
             }
@@ -155,13 +161,20 @@ impl Serialize for Shown<'_> {
 }
 
 /// Renders an entry as line number `seq` after the line whose hash is `prev`, without its break.
-pub(crate) fn render(entry: &Entry, seq: u64, prev: &str) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn render(
+    entry: &Entry,
+    seq: u64,
+    prev: &str,
+    salt: &Salt,
+) -> Result<Vec<u8>, serde_json::Error> {
     match entry {
         Entry::Request { time, who, asked } => {
-            exchange(*time, seq, prev, ("request", who, asked, None))
+            let body = exchange(salt, who, asked, None);
+            write(&Line { seq, prev, time: time.rfc3339(), kind: "request", body })
         }
         Entry::Response { time, who, asked, answered } => {
-            exchange(*time, seq, prev, ("response", who, asked, Some(answered)))
+            let body = exchange(salt, who, asked, Some(answered));
+            write(&Line { seq, prev, time: time.rfc3339(), kind: "response", body })
         }
         Entry::Event { time, event } => {
             let details =
@@ -172,26 +185,25 @@ pub(crate) fn render(entry: &Entry, seq: u64, prev: &str) -> Result<Vec<u8>, ser
     }
 }
 
-fn exchange(
-    time: Timestamp,
-    seq: u64,
-    prev: &str,
-    (kind, who, asked, answered): (&'static str, &Who, &Asked, Option<&Answered>),
-) -> Result<Vec<u8>, serde_json::Error> {
-    let body = Exchange {
-        auth: auth(who),
-        request: request(who, asked),
-        response: answered.map(|answered| response(asked, answered)),
+fn exchange<'a>(
+    salt: &'a Salt,
+    who: &'a Who,
+    asked: &'a Asked,
+    answered: Option<&'a Answered>,
+) -> Exchange<'a> {
+    Exchange {
+        auth: auth(salt, who),
+        request: request(salt, who, asked),
+        response: answered.map(|answered| response(salt, asked, answered)),
         error: answered.filter(|answered| !answered.errors.is_empty()).map(|a| a.errors.join("; ")),
-    };
-    write(&Line { seq, prev, time: time.rfc3339(), kind, body })
+    }
 }
 
-fn auth(who: &Who) -> AuthShape<'_> {
+fn auth<'a>(salt: &'a Salt, who: &'a Who) -> AuthShape<'a> {
     let granting = who.granting.iter().map(|name| Granting { name, kind: "acl" }).collect();
     AuthShape {
-        client_token: who.token.as_ref().map(Hash),
-        accessor: who.accessor.as_ref().map(Hash),
+        client_token: who.token.as_ref().map(|hash| Hash(hash, salt)),
+        accessor: who.accessor.as_ref().map(|hash| Hash(hash, salt)),
         display_name: &who.display_name,
         policies: &who.policies,
         token_policies: &who.policies,
@@ -201,7 +213,7 @@ fn auth(who: &Who) -> AuthShape<'_> {
     }
 }
 
-fn request<'a>(who: &'a Who, asked: &'a Asked) -> RequestShape<'a> {
+fn request<'a>(salt: &'a Salt, who: &'a Who, asked: &'a Asked) -> RequestShape<'a> {
     RequestShape {
         id: asked.id.to_string(),
         operation: asked.operation,
@@ -209,24 +221,24 @@ fn request<'a>(who: &'a Who, asked: &'a Asked) -> RequestShape<'a> {
         mount_point: &asked.mount_point,
         mount_type: asked.mount_type,
         mount_accessor: &asked.mount_accessor,
-        client_token: who.token.as_ref().map(Hash),
-        client_token_accessor: who.accessor.as_ref().map(Hash),
+        client_token: who.token.as_ref().map(|hash| Hash(hash, salt)),
+        client_token_accessor: who.accessor.as_ref().map(|hash| Hash(hash, salt)),
         namespace: Namespace { id: "root" },
-        data: Shown(&asked.data),
-        headers: (asked.headers != Redacted::Null).then_some(Shown(&asked.headers)),
+        data: Shown(&asked.data, salt),
+        headers: (asked.headers != Redacted::Null).then_some(Shown(&asked.headers, salt)),
         remote_address: &asked.remote_address,
         remote_port: asked.remote_port,
     }
 }
 
-fn response<'a>(asked: &'a Asked, answered: &'a Answered) -> ResponseShape<'a> {
+fn response<'a>(salt: &'a Salt, asked: &'a Asked, answered: &'a Answered) -> ResponseShape<'a> {
     ResponseShape {
         status: answered.status,
         mount_point: &asked.mount_point,
         mount_type: asked.mount_type,
-        data: Shown(&answered.data),
+        data: Shown(&answered.data, salt),
         secret: answered.lease_id.as_deref().map(|lease_id| LeaseShape { lease_id }),
-        auth: (answered.auth != Redacted::Null).then_some(Shown(&answered.auth)),
+        auth: (answered.auth != Redacted::Null).then_some(Shown(&answered.auth, salt)),
     }
 }
 

@@ -8,6 +8,7 @@ use mssm_messages::audit::{Entry, Event, Head, StoreEpoch};
 use serde::{Deserialize, Serialize};
 
 use crate::line::{self, Line};
+use crate::salt::Salt;
 
 /// The event that begins a new log.
 pub(crate) const STARTED: &str = "log-started";
@@ -150,6 +151,8 @@ pub(crate) struct Checkpoint {
 pub(crate) struct Log {
     pub(crate) position: Position,
     key: Option<CheckpointKey>,
+    /// How keyed hashes are shown here.
+    pub(crate) salt: Salt,
     /// True if the newest line is a checkpoint of this key.
     signed: bool,
     /// Bytes since the last line that tells a position.
@@ -187,7 +190,7 @@ impl Log {
         let after = self.position.clone();
         let mut batch = Batch { bytes: Vec::new(), lines: 0, after, tells: false };
         for entry in entries {
-            let line = line::render(entry, batch.after.count(), &batch.after.head())?;
+            let line = line::render(entry, batch.after.count(), &batch.after.head(), &self.salt)?;
             batch.push(&line);
         }
         if self.untold + batch.bytes.len() as u64 > POSITION_EVERY {
@@ -195,7 +198,7 @@ impl Log {
             details.extend(self.store.iter().flat_map(store_details));
             let event = Event { name: POSITION, details };
             let entry = Entry::Event { time: now, event };
-            let line = line::render(&entry, batch.after.count(), &batch.after.head())?;
+            let line = line::render(&entry, batch.after.count(), &batch.after.head(), &self.salt)?;
             batch.push(&line);
             batch.tells = true;
         }

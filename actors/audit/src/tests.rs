@@ -11,7 +11,7 @@ use mssm_messages::audit::{
 use mssm_messages::seal::InstallAuditKey;
 use mssm_testkit::TestClock;
 
-use crate::{AuditPorts, AuditWriter, FileBackend, MemoryBackend, Rotation, Verdict, verify};
+use crate::{AuditPorts, AuditSettings, AuditWriter, FileBackend, MemoryBackend, Verdict, verify};
 
 pub(crate) const SEED: [u8; 32] = [7; 32];
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ pub(crate) fn verifier() -> CheckpointVerifier {
 }
 
 fn start(backend: impl crate::AuditBackend) -> AuditPorts {
-    AuditWriter::start(backend, Arc::new(TestClock::new()), Rotation::default()).unwrap().0
+    AuditWriter::start(backend, Arc::new(TestClock::new()), AuditSettings::default()).unwrap().0
 }
 
 fn event(number: u32) -> Entry {
@@ -36,7 +36,7 @@ async fn append(ports: &AuditPorts, entries: Vec<Entry>) -> Result<(), AuditErro
 
 async fn install(ports: &AuditPorts, key: bool) {
     let seed = key.then(|| SecretBytes::new(SEED.to_vec()));
-    ports.install.ask(InstallAuditKey { seed }, DEADLINE).await.unwrap().unwrap();
+    ports.install.ask(InstallAuditKey { seed, salts: None }, DEADLINE).await.unwrap().unwrap();
 }
 
 pub(crate) fn verdict(text: &str) -> Verdict {
@@ -77,7 +77,8 @@ async fn a_log_goes_on_where_it_ended() {
     for round in 0..3 {
         let backend = FileBackend::new(&path);
         let (ports, thread) =
-            AuditWriter::start(backend, Arc::new(TestClock::new()), Rotation::default()).unwrap();
+            AuditWriter::start(backend, Arc::new(TestClock::new()), AuditSettings::default())
+                .unwrap();
         install(&ports, true).await;
         append(&ports, vec![event(round)]).await.unwrap();
         drop(ports);
@@ -195,7 +196,8 @@ async fn a_long_log_goes_on_where_it_ended() {
     for round in 0..4 {
         let backend = FileBackend::new(&path);
         let (ports, thread) =
-            AuditWriter::start(backend, Arc::new(TestClock::new()), Rotation::default()).unwrap();
+            AuditWriter::start(backend, Arc::new(TestClock::new()), AuditSettings::default())
+                .unwrap();
         install(&ports, true).await;
         for number in 0..20 {
             append(&ports, vec![long(round * 20 + number)]).await.unwrap();

@@ -1,12 +1,13 @@
-//! The thread that owns the log: takes what waits, writes it together, syncs once, answers all.
+//! The thread that owns one device's log: takes what waits, writes it together, syncs once.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use actix::Message;
 use mssm_crypto::chain::CheckpointKey;
 use mssm_domain::{Clock, SecretBytes};
 use mssm_messages::audit::{
-    Append, AuditError, AuditStatus, CompareHead, Entry, ReadStatus, Reopen, Standing, StoreEpoch,
+    AuditError, AuditStatus, CompareHead, Entry, ReadStatus, Reopen, Standing, StoreEpoch,
     TellStore,
 };
 use mssm_messages::seal::{InstallAuditKey, StageError};
@@ -16,33 +17,31 @@ use tokio::sync::mpsc;
 use crate::backend::{AuditBackend, Blocked};
 use crate::log::Log;
 use crate::prefix::Prefix;
+use crate::salt::Salt;
 use crate::writing::{Pen, Rotation};
 
-/// How many batches of entries may wait; one more is refused as busy.
-const QUEUE_BOUND: usize = 4096;
-/// How many letters one sync serves at most.
-const GROUP_BOUND: usize = 512;
+/// How many letters of a kind may wait; whoever writes waits for each answer before the next.
+const QUEUE_BOUND: usize = 16;
 
-/// How others reach the audit log.
+/// Writes rounds of entries, in order, together; replies once they are with the device.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), AuditError>")]
+pub(crate) struct Write(pub(crate) Vec<Arc<Vec<Entry>>>);
+
+/// How one device's log is reached.
 #[derive(Clone, Debug)]
-pub struct AuditPorts {
-    /// Writes lines.
-    pub append: Port<Append>,
-    /// Hands over the signing key, or takes it away.
-    pub install: Port<InstallAuditKey>,
-    /// How the log does.
-    pub status: Port<ReadStatus>,
-    /// Whether the log holds what it held.
-    pub compare: Port<CompareHead>,
-    /// Takes up the file that is there now.
-    pub reopen: Port<Reopen>,
-    /// What the log is told of the store.
-    pub tell: Port<TellStore>,
+pub(crate) struct LogPorts {
+    pub(crate) write: Port<Write>,
+    pub(crate) install: Port<InstallAuditKey>,
+    pub(crate) status: Port<ReadStatus>,
+    pub(crate) compare: Port<CompareHead>,
+    pub(crate) reopen: Port<Reopen>,
+    pub(crate) tell: Port<TellStore>,
 }
 
 /// The other ends of the ports.
 struct Queues {
-    append: mpsc::Receiver<Letter<Append>>,
+    write: mpsc::Receiver<Letter<Write>>,
     install: mpsc::Receiver<Letter<InstallAuditKey>>,
     status: mpsc::Receiver<Letter<ReadStatus>>,
     compare: mpsc::Receiver<Letter<CompareHead>>,
@@ -50,51 +49,57 @@ struct Queues {
     tell: mpsc::Receiver<Letter<TellStore>>,
 }
 
-/// Holds the log, its position and the signing key. Sends nothing; answers when lines are durable.
-pub struct AuditWriter {
+/// Holds a log, its position, the signing key and the salt. Sends nothing.
+pub(crate) struct LogWriter {
     pen: Pen,
+    /// What names the device for good; `None` for the log of the configuration, which needs no salt.
+    salted: Option<String>,
     status: AuditStatus,
 }
 
-impl AuditWriter {
+impl LogWriter {
     /// Starts the thread. The log is opened by its first use, so a log that cannot be opened keeps
     /// nobody from asking how the server is. The thread ends when all ports are gone.
-    pub fn start(
-        backend: impl AuditBackend,
+    pub(crate) fn start(
+        backend: Box<dyn AuditBackend>,
         clock: Arc<dyn Clock>,
         rotation: Rotation,
-    ) -> std::io::Result<(AuditPorts, std::thread::JoinHandle<()>)> {
-        let (append, appends) = Port::to_thread(QUEUE_BOUND);
-        let (install, installs) = Port::to_thread(16);
-        let (status, statuses) = Port::to_thread(64);
-        let (compare, comparisons) = Port::to_thread(16);
-        let (reopen, reopenings) = Port::to_thread(16);
-        let (tell, told) = Port::to_thread(16);
+        salted: Option<String>,
+    ) -> std::io::Result<(LogPorts, std::thread::JoinHandle<()>)> {
+        let (write, writes) = Port::to_thread(QUEUE_BOUND);
+        let (install, installs) = Port::to_thread(QUEUE_BOUND);
+        let (status, statuses) = Port::to_thread(QUEUE_BOUND);
+        let (compare, comparisons) = Port::to_thread(QUEUE_BOUND);
+        let (reopen, reopenings) = Port::to_thread(QUEUE_BOUND);
+        let (tell, told) = Port::to_thread(QUEUE_BOUND);
         let queues = Queues {
-            append: appends,
+            write: writes,
             install: installs,
             status: statuses,
             compare: comparisons,
             reopen: reopenings,
             tell: told,
         };
-        let place = backend.place();
-        let mut writer = Self {
-            pen: Pen::new(backend, clock, rotation),
-            status: AuditStatus { path: place, ..AuditStatus::default() },
-        };
+        let mut pen = Pen::new(backend, clock, rotation);
+        if salted.is_some() {
+            pen.log.salt = Salt::Unknown;
+        }
+        let mut writer = Self { pen, salted, status: AuditStatus::default() };
         // Only queues and a clock: no input or output of this runtime.
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || {
             runtime.block_on(writer.run(queues));
         })?;
-        Ok((AuditPorts { append, install, status, compare, reopen, tell }, thread))
+        Ok((LogPorts { write, install, status, compare, reopen, tell }, thread))
     }
 
     async fn run(&mut self, mut queues: Queues) {
         loop {
             tokio::select! {
-                Some(letter) = queues.append.recv() => self.append(letter, &mut queues.append),
+                Some(letter) = queues.write.recv() => {
+                    let _ = letter.reply.send(self.write(&letter.message));
+                    self.pen.rotate();
+                }
                 Some(letter) = queues.install.recv() => {
                     let _ = letter.reply.send(self.install(letter.message));
                 }
@@ -116,20 +121,10 @@ impl AuditWriter {
         }
     }
 
-    /// Writes what one letter, and all that wait behind it, say.
-    fn append(&mut self, first: Letter<Append>, queue: &mut mpsc::Receiver<Letter<Append>>) {
-        let mut letters = vec![first];
-        while letters.len() < GROUP_BOUND {
-            let Ok(letter) = queue.try_recv() else { break };
-            letters.push(letter);
-        }
-        let entries: Vec<&Entry> = letters.iter().flat_map(|letter| &letter.message.0).collect();
+    fn write(&mut self, Write(rounds): &Write) -> Result<(), AuditError> {
+        let entries: Vec<&Entry> = rounds.iter().flat_map(|round| round.iter()).collect();
         let written = self.pen.write(&entries);
-        let answer = self.note(written);
-        for letter in letters {
-            let _ = letter.reply.send(answer.clone());
-        }
-        self.pen.rotate();
+        self.note(written)
     }
 
     /// Takes the signing key and signs what was written without one; or signs once more and
@@ -140,6 +135,10 @@ impl AuditWriter {
             None => None,
         };
         let opening = key.is_some();
+        if let Some(device) = &self.salted {
+            let salts = message.salts.as_ref();
+            self.pen.log.salt = salts.map_or(Salt::Unknown, |salts| Salt::derive(salts, device));
+        }
         if opening {
             self.pen.log.set_key(key);
         }
@@ -160,8 +159,8 @@ impl AuditWriter {
         }
         let log = &self.pen.log;
         let (public_key, head, store) = (log.public_key(), log.position.at(), log.store);
-        let (kept_from, lost) = (self.pen.backend.kept_from(), self.pen.backend.lost());
-        AuditStatus { lost, public_key, head, kept_from, store, ..self.status.clone() }
+        let kept_from = self.pen.backend.kept_from();
+        AuditStatus { public_key, head, kept_from, store, ..self.status.clone() }
     }
 
     /// Looks for the line that followed a head, which names the head's hash, and for the files
@@ -207,7 +206,10 @@ impl AuditWriter {
         match written {
             Ok(lines) => {
                 if self.status.blocked.take().is_some() {
-                    tracing::info!("the audit log can be written again");
+                    tracing::info!(
+                        device = self.pen.backend.place(),
+                        "the audit device takes records again"
+                    );
                 }
                 self.status.lines += lines;
                 self.status.syncs += u64::from(lines > 0);
@@ -215,10 +217,7 @@ impl AuditWriter {
             }
             Err(Blocked(reason)) => {
                 if self.status.blocked.as_deref() != Some(reason.as_str()) {
-                    tracing::error!(
-                        reason,
-                        "the audit log cannot be written, requests are refused"
-                    );
+                    tracing::error!(reason, "an audit device takes nothing");
                 }
                 self.status.blocked = Some(reason.clone());
                 Err(AuditError::Blocked(reason))

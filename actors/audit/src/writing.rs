@@ -42,11 +42,11 @@ pub(crate) struct Pen {
 
 impl Pen {
     pub(crate) fn new(
-        backend: impl AuditBackend,
+        backend: Box<dyn AuditBackend>,
         clock: Arc<dyn Clock>,
         rotation: Rotation,
     ) -> Self {
-        let (backend, log) = (Box::new(backend), Log::default());
+        let log = Log::default();
         Self { clock, backend, log, rotation, current: None }
     }
 

@@ -10,6 +10,7 @@ use actix::{Actor, Addr, Handler, Message, Recipient};
 use mssm_domain::{BootId, Clock, Fault, Random, RequestId, Timestamp, generate_uuid};
 use mssm_messages::access::{AccessPorts, TokenPorts};
 use mssm_messages::audit::{Append, Entry, Event, ReadStatus};
+use mssm_messages::devices::{DisableDevice, EnableDevice, ListDevices, ShowHash};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
 use mssm_messages::mounts::MountPorts;
@@ -24,7 +25,7 @@ use crate::rates::Turnstile;
 pub(crate) const NEAR: Duration = Duration::from_secs(10);
 /// The longest wait for an actor elsewhere; shorter than the request's minute.
 pub(crate) const FAR: Duration = Duration::from_secs(50);
-/// The longest wait for the audit log: two of them fit into a request.
+/// The longest wait for the audit, which answers by itself within its own, shorter patience.
 pub(crate) const LOG: Duration = Duration::from_secs(15);
 
 macro_rules! ports {
@@ -193,13 +194,29 @@ pub struct JwtPorts {
     pub signer: JwtSignerPorts,
 }
 
+ports! {
+    /// How the front door reaches the keeper of audit devices.
+    DevicePorts {
+        /// Adds a device.
+        enable: EnableDevice,
+        /// Takes a device away.
+        disable: DisableDevice,
+        /// Lists the devices.
+        list: ListDevices,
+    }
+}
+
 /// How the front door reaches the audit log.
 #[derive(Clone, Debug)]
 pub struct AuditPorts {
     /// Writes lines.
     pub append: Port<Append>,
-    /// How the log does.
+    /// How the devices do.
     pub status: Port<ReadStatus>,
+    /// Shows a hash as a device does.
+    pub show: Port<ShowHash>,
+    /// The keeper of its devices.
+    pub devices: DevicePorts,
 }
 
 /// The ways out of one worker; made on the worker's own arbiter, where its replicas live.
@@ -240,21 +257,12 @@ pub struct About {
     pub api_addr: String,
     /// The name of the storage, for `sys/seal-status`.
     pub storage_type: &'static str,
-    /// The audit log's file, for `sys/audit`.
-    pub audit_path: String,
     /// True to answer `sys/metrics` without a token.
     pub open_metrics: bool,
     /// This run of the server.
     pub boot: BootId,
     /// When it started.
     pub started_at: Timestamp,
-}
-
-impl About {
-    /// A reason of the audit log, without the path: anybody may read it.
-    pub(crate) fn without_path(&self, reason: &str) -> String {
-        reason.replace(&self.audit_path, "the file")
-    }
 }
 
 /// A front door behind its bounds, as one worker shares it among its requests.

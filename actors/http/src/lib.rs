@@ -39,8 +39,8 @@ mod tls;
 mod trail;
 
 pub use door::{
-    About, AuditPorts, FrontDoor, JwtKeeperPorts, JwtPorts, JwtSignerPorts, LeasePorts,
-    MinterPorts, SealPorts,
+    About, AuditPorts, DevicePorts, FrontDoor, JwtKeeperPorts, JwtPorts, JwtSignerPorts,
+    LeasePorts, MinterPorts, SealPorts,
 };
 pub use limits::Limits;
 pub use rates::{Rate, Rates};

@@ -113,10 +113,11 @@ impl Core {
             newest: keyring.newest(),
             config,
         };
-        let seed = keyring.audit_signing_seed();
+        let [seed, salts] = keyring.audit_keys().map(Some);
+        let keys = InstallAuditKey { seed, salts };
         drop(keyring);
         self.install(Arc::clone(&open.keyring)).await;
-        if let Err(error) = self.tell_opened(open.config.cluster, seed).await {
+        if let Err(error) = self.tell_opened(open.config.cluster, keys).await {
             tracing::error!(%error, "unsealing failed: sealing again");
             // What failed first is what the caller needs to know.
             let _ = self.close().await;
@@ -130,10 +131,14 @@ impl Core {
         Ok(())
     }
 
-    async fn tell_opened(&self, cluster: ClusterId, seed: SecretBytes) -> Result<(), SealError> {
+    async fn tell_opened(
+        &self,
+        cluster: ClusterId,
+        keys: InstallAuditKey,
+    ) -> Result<(), SealError> {
         let Link { stages, audit, events: _ } = self.link.borrow().clone();
         if let Some(audit) = audit {
-            audit.ask(InstallAuditKey { seed: Some(seed) }, OPENING).await??;
+            audit.ask(keys, OPENING).await??;
         }
         for opener in &stages.openers {
             tell(opener, Opened { cluster }, OPENING).await?;
@@ -157,7 +162,7 @@ impl Core {
             }
         }
         if let Some(audit) = audit {
-            let told = audit.ask(InstallAuditKey { seed: None }, CLOSING).await;
+            let told = audit.ask(InstallAuditKey { seed: None, salts: None }, CLOSING).await;
             if !matches!(told, Ok(Ok(()))) {
                 tracing::warn!(?told, "the audit log did not close in order");
             }

@@ -196,9 +196,11 @@ impl Keyring {
         FingerprintKey::new(&self.derive(label.text()))
     }
 
-    /// The seed of the key that signs audit checkpoints; see [`crate::chain::CheckpointKey`].
-    pub fn audit_signing_seed(&self) -> SecretBytes {
-        SecretBytes::new(self.derive::<32>("purpose/audit-signing").to_vec())
+    /// The seed of the key that signs audit checkpoints (see [`crate::chain::CheckpointKey`]), and
+    /// the root of the audit devices' salts.
+    pub fn audit_keys(&self) -> [SecretBytes; 2] {
+        ["purpose/audit-signing", "purpose/audit-salts"]
+            .map(|label| SecretBytes::new(self.derive::<32>(label).to_vec()))
     }
 
     fn derive<const N: usize>(&self, label: &str) -> Zeroizing<[u8; N]> {
@@ -336,10 +338,11 @@ mod tests {
         for (index, hash) in before.iter().enumerate() {
             assert!(!before[..index].contains(hash));
         }
-        let seed = keyring.audit_signing_seed();
+        let [seed, salts] = keyring.audit_keys();
+        assert!(!seed.is_same_as(&salts));
         keyring.rotate(NOW, &Seeded::new(9)).unwrap();
         assert_eq!(hashes(&keyring), before);
-        assert_eq!(keyring.audit_signing_seed().expose(), seed.expose());
+        assert!(keyring.audit_keys()[0].is_same_as(&seed));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::Message;
-use mssm_domain::{ErrorKind, Fault, RequestId, Timestamp};
+use mssm_domain::{ErrorKind, Fault, Prefix, RequestId, Timestamp};
 
 /// A value in the log: what came from a caller, or goes to one, only as a keyed hash.
 ///
@@ -142,7 +142,7 @@ pub struct ReadStatus;
 /// How the log does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditStatus {
-    /// Why nothing can be written, if so.
+    /// Why no device takes anything, if so; names no place of the server.
     pub blocked: Option<String>,
     /// Lines written since the server started.
     pub lines: u64,
@@ -150,18 +150,29 @@ pub struct AuditStatus {
     pub syncs: u64,
     /// The Ed25519 public key of the checkpoints, while the server is open.
     pub public_key: Option<[u8; 32]>,
-    /// Where the log is.
-    pub path: String,
     /// How far it goes.
     pub head: Head,
     /// The first record of the oldest file, if the log has several.
     pub kept_from: Option<u64>,
-    /// Batches that mirrors did not get since the server started.
-    pub lost: u64,
     /// What of an earlier run's lines is not there any more, if so.
     pub missing: Option<String>,
     /// What the log says of the store beside it.
     pub store: Option<StoreEpoch>,
+    /// Every device, the log of the configuration first.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// How a device does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Its path.
+    pub path: Prefix,
+    /// Why it takes nothing, if so; names no place of the server.
+    pub blocked: Option<String>,
+    /// Records that others have and it does not yet.
+    pub waiting: u64,
+    /// Records that it will never get.
+    pub missed: u64,
 }
 
 /// Writes down how often the store has kept the head; replies once that is durable.

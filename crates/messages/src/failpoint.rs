@@ -52,6 +52,23 @@ mod compiled_in {
         }
     }
 
+    /// Waits here for as long as the file is there that `MSSM_STALL` names after the place's name and
+    /// a colon: as a disk does that hangs.
+    pub fn stall(name: &str) {
+        static PLAN: OnceLock<Option<(String, std::path::PathBuf)>> = OnceLock::new();
+        let plan = PLAN.get_or_init(|| {
+            #[expect(clippy::disallowed_methods, reason = "how a test says where to hang")]
+            let text = std::env::var("MSSM_STALL").ok()?;
+            let (name, file) = text.split_once(':')?;
+            Some((name.to_owned(), file.into()))
+        });
+        let Some((_, file)) = plan.as_ref().filter(|(planned, _)| planned == name) else { return };
+        while file.exists() {
+            #[expect(clippy::disallowed_methods, reason = "a disk that hangs does not return")]
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
     thread_local! {
         static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
     }
@@ -68,13 +85,19 @@ mod compiled_in {
 }
 
 #[cfg(debug_assertions)]
-pub use compiled_in::{here, is_planted, plant};
+pub use compiled_in::{here, is_planted, plant, stall};
 
 /// Does nothing in a release build.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "so that not even the name is left in the program")]
 pub const fn here(_name: &str) {}
+
+/// Does nothing in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "so that not even the name is left in the program")]
+pub const fn stall(_name: &str) {}
 
 /// Nothing is planted in a release build.
 #[cfg(not(debug_assertions))]

@@ -9,6 +9,7 @@
 pub mod access;
 pub mod audit;
 mod barrier;
+pub mod devices;
 pub mod engine;
 pub mod failpoint;
 mod guard;

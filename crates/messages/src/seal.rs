@@ -163,6 +163,8 @@ pub struct InstallAuditKey {
     /// The 32-byte seed of the Ed25519 key that signs checkpoints; `None` to wipe it (after a
     /// last checkpoint).
     pub seed: Option<SecretBytes>,
+    /// The 32 bytes from which each device's salt derives; with the seed or not at all.
+    pub salts: Option<SecretBytes>,
 }
 
 /// Who is told what when the server opens and closes, in order of opening.

@@ -56,7 +56,12 @@ mounts() {
     wants 0 'Success!' secrets tune -max-lease-ttl=48h -description=tuned one
     wants 0 'tuned' secrets list -detailed
     wants 0 'token/' auth list
+    wants 0 'Success!' audit enable -path=bao -description=second file "file_path=$HOME/bao.log"
+    wants 2 'path is already in use at bao/' audit enable -path=bao file "file_path=$HOME/bao.log"
+    wants 2 'log_raw' audit enable -path=raw file "file_path=$HOME/raw.log" log_raw=true
+    wants 0 'bao/' audit list
     wants 0 'file/' audit list -detailed
+    wants 0 'Success!' audit disable bao
     wants 0 'mount' path-help two
 }
 

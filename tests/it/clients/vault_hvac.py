@@ -43,6 +43,13 @@ def server_states(client):
     done(client.sys.rotate_encryption_key())
     assert client.sys.get_encryption_key_status()["data"]["term"] == term + 1
     assert "file/" in client.sys.list_enabled_audit_devices()["data"]
+    second = {"file_path": os.path.join(os.environ["HOME"], "hvac.log")}
+    done(client.sys.enable_audit_device("file", description="d", options=second, path="hvac"))
+    assert client.sys.list_enabled_audit_devices()["data"]["hvac/"]["options"] == second
+    hashed = [client.sys.calculate_hash(path, "x")["data"]["hash"] for path in ("file", "hvac")]
+    assert hashed[0] != hashed[1] and hashed[1].startswith("hmac-sha256:")
+    done(client.sys.disable_audit_device("hvac"))
+    assert "hvac/" not in client.sys.list_enabled_audit_devices()["data"]
     assert "token/" in client.sys.list_auth_methods()["data"]
     assert not connect("no-such-token").is_authenticated()
     refused(exceptions.Forbidden, "permission denied", connect("no-such-token").lookup_token)

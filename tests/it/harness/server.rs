@@ -67,6 +67,8 @@ pub(crate) struct Server {
     pub(crate) shares: Vec<String>,
     pub(crate) root_token: String,
     failpoint: Option<String>,
+    /// While this file is there the audit log's disk hangs.
+    pub(crate) stall: PathBuf,
     /// What it is started with besides its settings.
     pub(crate) arguments: Vec<&'static str>,
 }
@@ -75,7 +77,9 @@ impl Server {
     /// Starts a server that has nothing yet.
     pub(crate) fn start(options: Options) -> Self {
         let folder = tempfile::Builder::new().prefix("mssm-it").tempdir().expect("a folder");
+        let stall = folder.path().join("stall");
         let mut server = Self {
+            stall,
             folder,
             options,
             port: 0,
@@ -296,10 +300,13 @@ impl Server {
         let (data, audit, port) = (self.data(), self.audit(), self.port);
         let folder = self.folder.path().display();
         let (data, audit) = (data.display(), audit.display());
+        // Tests wait for each other's disks; one that is about a disk that hangs says so.
+        let told = logged.contains("patience_ms");
+        let patience = if told { "" } else { "patience_ms = 15000\n" };
         let text = format!(
             "[server]\naddress = \"127.0.0.1:{port}\"\n\n[tls]\n{tls}\n\n\
              [storage]\nkind = \"{storage}\"\nfolder = \"{data}\"\n\n[seal]\n{seal}\n\n\
-             [audit]\nfile = \"{audit}\"\n{logged}\n[log]\nformat = \"text\"\nlevel = \"info\"\n\n{more}\n"
+             [audit]\nfile = \"{audit}\"\n{patience}{logged}\n[log]\nformat = \"text\"\nlevel = \"info\"\n\n{more}\n"
         );
         std::fs::write(self.path("mssm.toml"), text.replace("{folder}", &folder.to_string()))
             .expect("the settings");
@@ -315,6 +322,7 @@ impl Server {
             .args(&self.arguments)
             .env_clear()
             .envs(self.failpoint.as_ref().map(|point| ("MSSM_FAILPOINT", point)))
+            .env("MSSM_STALL", format!("audit.sync:{}", self.stall.display()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)

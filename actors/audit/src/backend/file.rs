@@ -17,6 +17,9 @@ use crate::prefix::Prefix;
 /// The longest line that is read back; ours are far shorter, since entries are bounded.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 
+/// What every line begins with.
+const BEGINNING: &[u8] = b"{\"seq\":";
+
 /// A log in one file, appended to and synced; the file is watched for being moved, cut or opened up.
 #[derive(Debug)]
 pub struct FileBackend {
@@ -49,6 +52,15 @@ impl FileBackend {
         let path = path.into();
         let (tidying, removed) = (None, Vec::new());
         Self { path, open: None, poisoned: None, keep, oldest: None, tidying, removed }
+    }
+
+    /// True if a file is empty, or its first line could be one of ours.
+    pub(crate) fn begins_as_a_log(path: &std::path::Path) -> io::Result<bool> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).custom_flags(nofollow()).open(path)?;
+        let mut start = Vec::new();
+        file.take(BEGINNING.len() as u64).read_to_end(&mut start)?;
+        Ok(start.is_empty() || start == BEGINNING)
     }
 
     /// Notes what the last tidying did, if it is done.
@@ -260,6 +272,7 @@ impl AuditBackend for FileBackend {
             return Err(Blocked(format!("cannot write {path}: {error}{undone}")));
         }
         failpoint::here("audit.before_sync");
+        failpoint::stall("audit.sync");
         let synced = open.file.sync_data();
         failpoint::here("audit.after_sync");
         if let Err(error) = synced {
@@ -362,6 +375,10 @@ impl AuditBackend for FileBackend {
     fn removed(&mut self) -> Vec<String> {
         self.note_tidied();
         std::mem::take(&mut self.removed)
+    }
+
+    fn keeps_files(&self) -> bool {
+        true
     }
 
     fn place(&self) -> String {

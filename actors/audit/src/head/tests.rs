@@ -9,7 +9,7 @@ use mssm_messages::seal::{Closing, InstallAuditKey};
 use mssm_testkit::{MemoryStore, TestClock};
 
 use super::*;
-use crate::{AuditWriter, FileBackend, Rotation};
+use crate::{AuditSettings, AuditWriter, FileBackend, Rotation};
 
 struct Run {
     ports: AuditPorts,
@@ -32,8 +32,12 @@ impl Run {
         // Every batch closes its file where the log's name says so.
         let bytes = log.ends_with("rotated.log").then_some(1);
         let rotation = Rotation { bytes, ..Rotation::default() };
-        let (ports, thread) =
-            AuditWriter::start(FileBackend::new(log), clock.clone(), rotation).unwrap();
+        let (ports, thread) = AuditWriter::start(
+            FileBackend::new(log),
+            clock.clone(),
+            AuditSettings { rotation, ..AuditSettings::default() },
+        )
+        .unwrap();
         let config = HeadConfig { audit: ports.clone(), when_missing, accept_rollback };
         let keeper = HeadKeeper::new(config, mssm_testkit::barrier_over(store), clock).start();
         Self { ports, thread, keeper }
@@ -41,7 +45,7 @@ impl Run {
 
     async fn unseal(&self) -> Result<(), StageError> {
         let seed = Some(SecretBytes::new(vec![7; 32]));
-        self.keeper.send(InstallAuditKey { seed }).await.unwrap()
+        self.keeper.send(InstallAuditKey { seed, salts: None }).await.unwrap()
     }
 
     async fn write(&self, lines: u32) {
@@ -55,7 +59,7 @@ impl Run {
 
     async fn end(self) {
         self.keeper.send(Closing).await.unwrap().unwrap();
-        self.keeper.send(InstallAuditKey { seed: None }).await.unwrap().unwrap();
+        self.keeper.send(InstallAuditKey { seed: None, salts: None }).await.unwrap().unwrap();
         // The actor holds ports; the thread is left to its end, as at a stop of the program.
         drop((self.ports, self.thread));
     }
@@ -197,16 +201,24 @@ async fn a_new_store_beside_another_ones_log_is_no_older_copy() {
     std::fs::copy(folder.path().join("first.log"), &log).unwrap();
     let run = Run::start(&log, &MemoryStore::new(), WhenMissing::Refuse);
     let seed = Some(SecretBytes::new(vec![8; 32]));
-    run.keeper.send(InstallAuditKey { seed }).await.unwrap().unwrap();
+    run.keeper.send(InstallAuditKey { seed, salts: None }).await.unwrap().unwrap();
 }
 
+/// Closed files are compressed on a thread of its own: a copy in which that moved one is made anew.
 fn copy_folder(from: &std::path::Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    let names = || {
+        let entries = std::fs::read_dir(from).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    loop {
+        let (copy, before) = (tempfile::tempdir().unwrap(), names());
+        let copied = |name| std::fs::copy(from.join(name), copy.path().join(name)).is_ok();
+        if before.iter().all(copied) && names() == before {
+            return copy;
+        }
     }
-    copy
 }
 
 #[actix_rt::test]

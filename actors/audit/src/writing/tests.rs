@@ -34,7 +34,7 @@ impl Rig {
 
     fn pen(&self, rotation: Rotation, keep: Keep) -> Pen {
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let mut pen = Pen::new(FileBackend::keeping(self.log(), keep), clock, rotation);
+        let mut pen = Pen::new(Box::new(FileBackend::keeping(self.log(), keep)), clock, rotation);
         let key = mssm_crypto::chain::CheckpointKey::from_seed(&crate::tests::SEED);
         pen.log.set_key(Some(key));
         pen

@@ -2,44 +2,70 @@
 
 use mssm_domain::Prefix;
 use mssm_messages::audit::ReadStatus;
+use mssm_messages::devices::{Device, DisableDevice, EnableDevice, ListDevices, ShowHash};
 use mssm_messages::engine::EngineKind;
 use mssm_messages::keys::{Fingerprint, Purpose};
 use mssm_messages::mounts::{Tune, TunePatch};
 
 use crate::answer::Answer;
 use crate::call::Verb;
-use crate::door::{LOG, ask, commit};
+use crate::door::{LOG, NEAR, ask, commit};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
 
-/// The name of the one log.
-const DEVICE: &str = "file";
-
 /// `sys/audit[/:device]`; `key` is not a device.
 pub(crate) async fn devices(visit: &Visit, device: &str) -> Result<Answer, Refusal> {
     match (device, visit.call.verb) {
-        ("", Verb::Read | Verb::List) => Ok(list(visit)),
+        ("", Verb::Read | Verb::List) => list(visit).await,
         ("key", Verb::Read) => key(visit).await,
         ("" | "key", _) => Err(Refusal::unsupported_operation()),
-        (_, Verb::Write | Verb::Delete) => {
-            let text = "the audit log is set up in the server's configuration, not via the API";
-            Err(Refusal::invalid(text))
+        (path, Verb::Write) => enable(visit, path).await,
+        (path, Verb::Delete) => {
+            commit(&visit.worker.door.audit.devices.disable, DisableDevice(parsed(path)?)).await?;
+            Ok(Answer::done())
         }
         (_, Verb::Read | Verb::List | Verb::Patch) => Err(Refusal::unsupported_path()),
     }
 }
 
-/// The one log, set up in the configuration.
-fn list(visit: &Visit) -> Answer {
-    let options = Object::new().text("file_path", &visit.worker.door.about.audit_path);
-    let device = Object::new()
-        .text("description", "")
-        .flag("local", false)
-        .object("options", options)
-        .text("path", "file/")
-        .text("type", "file");
-    Answer::double(Object::new().object("file/", device))
+fn parsed(path: &str) -> Result<Prefix, Refusal> {
+    Prefix::parse(path).map_err(|error| Refusal::invalid(error.to_string()))
+}
+
+/// All devices, by path.
+async fn list(visit: &Visit) -> Result<Answer, Refusal> {
+    let devices = ask(&visit.worker.door.audit.devices.list, ListDevices, NEAR).await?;
+    let mut listed = Object::new();
+    for device in devices {
+        let mut options = Object::new();
+        for (name, value) in &device.options {
+            options = options.text(name, value);
+        }
+        let shown = Object::new()
+            .text("description", &device.description)
+            .flag("local", device.local)
+            .object("options", options)
+            .text("path", device.path.as_str())
+            .text("type", &device.kind);
+        listed = listed.object(device.path.as_str(), shown);
+    }
+    Ok(Answer::double(listed))
+}
+
+/// POST `sys/audit/:path`: a further device.
+async fn enable(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
+    let body = &visit.call.body;
+    let kind = body.required("type", "audit device type must be specified as a string")?;
+    let device = Device {
+        path: parsed(path)?,
+        kind,
+        description: body.text("description")?.unwrap_or_default(),
+        local: body.flag("local")?.unwrap_or(false),
+        options: body.map("options")?.unwrap_or_default(),
+    };
+    commit(&visit.worker.door.audit.devices.enable, EnableDevice(device)).await?;
+    Ok(Answer::done())
 }
 
 /// The Ed25519 public key, in hexadecimal, that verifies the log's checkpoints, and its head.
@@ -57,16 +83,15 @@ pub(crate) async fn hash(visit: &Visit, device: &str) -> Result<Answer, Refusal>
     if visit.call.verb != Verb::Write || device.is_empty() {
         return Err(Refusal::unsupported_operation());
     }
-    if device != DEVICE {
-        return Err(Refusal::invalid(format!("unknown audit backend: {device}")));
-    }
+    let device = parsed(device)?;
     let input = visit.call.body.secret("input")?;
     let input = input.ok_or_else(|| Refusal::invalid("the \"input\" parameter is empty"))?;
     // EXPOSE: it is hashed, and the hash is all that leaves.
     let items = vec![mssm_domain::SecretBytes::new(input.expose().as_bytes().to_vec())];
     let asked = Fingerprint { purpose: Purpose::Audit, items };
     let hashes = visit.worker.door.keys.fingerprint(asked).await.map_err(Refusal::from)?;
-    let hash = hashes.first().ok_or_else(|| Refusal::internal("no hash"))?;
+    let hash = *hashes.first().ok_or_else(|| Refusal::internal("no hash"))?;
+    let hash = ask(&visit.worker.door.audit.show, ShowHash { device, hash }, NEAR).await?;
     let text = format!("hmac-sha256:{}", hex::encode(hash));
     Ok(Answer::double(Object::new().text("hash", &text)))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mssm_messages::audit::ReadStatus;
+use mssm_messages::audit::{DeviceStatus, ReadStatus};
 use mssm_messages::lease::{Count, LaneView};
 use mssm_messages::reconcile::{FindingKind, ReconcileCounts};
 use mssm_messages::seal::Status;
@@ -38,14 +38,13 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         let help = "1 while the audit log cannot be written, so that requests are refused.";
         page.one("mssm_audit_blocked", "gauge", help, u64::from(status.blocked.is_some()));
         if let Some(reason) = &status.blocked {
-            let reason = door.about.without_path(reason).replace(['\\', '"', '\n'], " ");
+            let reason = label(reason);
             page.head("mssm_audit_blocked_reason", "gauge", "Why it cannot be written, always 1.");
             let _ = writeln!(page.0, "mssm_audit_blocked_reason{{reason=\"{reason}\"}} 1");
         }
         let help = "1 if lines of an earlier run were missing at unsealing.";
         page.one("mssm_audit_missing", "gauge", help, u64::from(status.missing.is_some()));
-        let help = "Batches that a mirror of the audit log did not get.";
-        page.one("mssm_audit_mirror_lost_total", "counter", help, status.lost);
+        devices(&mut page, &status.devices);
         page.one("mssm_audit_lines_total", "counter", "Lines written.", status.lines);
         page.one("mssm_audit_syncs_total", "counter", "Syncs to disk.", status.syncs);
     }
@@ -70,6 +69,29 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         reconciled(&mut page, &counts.reconcile);
     }
     Answer::plain(page.0)
+}
+
+/// A text between quotes.
+fn label(text: &str) -> String {
+    text.replace(['\\', '"', '\n'], " ")
+}
+
+/// How each audit device does.
+fn devices(page: &mut Page, devices: &[DeviceStatus]) {
+    let gauges = [
+        ("blocked", "gauge", "1 while an audit device takes nothing."),
+        ("waiting", "gauge", "Records that other devices have and this one gets later."),
+        ("missed_total", "counter", "Records that other devices have and this one never gets."),
+    ];
+    for (index, (what, kind, help)) in gauges.into_iter().enumerate() {
+        let name = format!("mssm_audit_device_{what}");
+        page.head(&name, kind, help);
+        for device in devices {
+            let values = [u64::from(device.blocked.is_some()), device.waiting, device.missed];
+            let (path, value) = (label(device.path.as_str()), values.get(index).unwrap_or(&0));
+            let _ = writeln!(page.0, "{name}{{device=\"{path}\"}} {value}");
+        }
+    }
 }
 
 /// The connections where revocations wait, by id; `db/config/:name` says whose it is.

@@ -85,7 +85,7 @@ pub(crate) async fn health(worker: &Worker, call: &Call) -> Result<Answer, Refus
         let log = put(&worker.door.audit.status, ReadStatus, NEAR).await?.unwrap_or_default();
         object = object.flag("audit_blocked", log.blocked.is_some());
         if let Some(reason) = log.blocked {
-            object = object.text("audit_blocked_reason", &worker.door.about.without_path(&reason));
+            object = object.text("audit_blocked_reason", &reason);
         }
         object = overdue::health(worker, object).await;
     }

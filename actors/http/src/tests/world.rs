@@ -310,13 +310,14 @@ fn door(state: &Shared, keys: &FakeKeys) -> FrontDoor {
             })
             .into(),
             status: fake(|_| Ok(AuditStatus::default())).into(),
+            show: nobody().into(),
+            devices: super::devices(),
         },
         clock: Arc::new(TestClock::new()),
         random: Arc::new(SeededRandom::new(1)),
         about: Arc::new(About {
             api_addr: "https://mssm.example:8200".to_owned(),
             storage_type: "memory",
-            audit_path: "/var/log/mssm/audit.log".to_owned(),
             open_metrics: false,
             boot: BootId::from_uuid(Uuid::nil()),
             started_at: TestClock::START,
