@@ -223,6 +223,7 @@ async fn nothing_is_written_anywhere_of_what_every_device_refuses() {
     }
 }
 
+/// Catalogue: CVE-2024-0831.
 #[actix_rt::test]
 async fn the_same_value_has_another_hash_on_each_device() {
     let rig = Rig::start(20_000, true).await;
