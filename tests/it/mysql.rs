@@ -1,6 +1,7 @@
 //! MySQL logins under leases: the main job, and what must not go wrong, on a real MariaDB.
 
 mod kills;
+mod reconcile;
 
 use std::time::Duration;
 

@@ -17,12 +17,12 @@ fn marker(database: &Database, role: &str) -> String {
         .remove(0)
 }
 
-fn reconcile(root: &Client, dry_run: bool) -> Answer {
+pub(crate) fn reconcile(root: &Client, dry_run: bool) -> Answer {
     root.post("sys/leases/reconcile", json!({"dry_run": dry_run, "connection": "main"})).expect(200)
 }
 
 /// The logins of one kind in an answer.
-fn found<'a>(answer: &'a Answer, kind: &str) -> Vec<&'a str> {
+pub(crate) fn found<'a>(answer: &'a Answer, kind: &str) -> Vec<&'a str> {
     let connections = answer.data()["connections"].as_array().unwrap();
     let findings = connections.iter().flat_map(|one| one["findings"].as_array().unwrap());
     let of_kind = findings.filter(|finding| finding["kind"] == kind);
@@ -33,7 +33,7 @@ fn is_gone(database: &Database, role: &str) {
     eventually("the role is gone", SOON, || (!database.has_role(role)).then_some(()));
 }
 
-fn events<'a>(lines: &'a [Value], name: &str) -> Vec<&'a Value> {
+pub(crate) fn events<'a>(lines: &'a [Value], name: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["event"] == name).collect()
 }
 
@@ -161,9 +161,9 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A server that is stopped, its store set back to before a login was made.
-fn forgetful(database: &Database) -> (Server, Login) {
+pub(crate) fn forgetful(configure: impl FnOnce(&Client)) -> (Server, Login) {
     let mut server = Server::open();
-    database.configure(&server.root(), "db", "1h", "2h");
+    configure(&server.root());
     server.stop();
     keep(&server);
     server.again();
@@ -176,7 +176,7 @@ fn forgetful(database: &Database) -> (Server, Login) {
 }
 
 /// A copy of a stopped server's store, and of the log that belongs to it.
-fn keep(server: &Server) {
+pub(crate) fn keep(server: &Server) {
     copy(&server.data(), &server.path("copied"));
     std::fs::copy(server.audit(), server.path("copied.log")).unwrap();
 }
@@ -184,7 +184,7 @@ fn keep(server: &Server) {
 #[test]
 fn a_restored_store_ends_nothing_that_it_does_not_know_until_that_is_confirmed() {
     let database = Database::shared();
-    let (mut server, login) = forgetful(&database);
+    let (mut server, login) = forgetful(|root| database.configure(root, "db", "1h", "2h"));
     server.arguments = vec!["--accept-rollback"];
     server.again();
     server.arguments.clear();
@@ -208,7 +208,7 @@ fn a_restored_store_ends_nothing_that_it_does_not_know_until_that_is_confirmed()
 #[test]
 fn a_login_whose_lease_is_lost_is_ended_by_itself_after_the_unseal() {
     let database = Database::shared();
-    let (mut server, login) = forgetful(&database);
+    let (mut server, login) = forgetful(|root| database.configure(root, "db", "1h", "2h"));
     std::fs::copy(server.path("copied.log"), server.audit()).unwrap();
     server.again();
     server.unseal();
@@ -226,7 +226,7 @@ fn a_login_whose_lease_is_lost_is_ended_by_itself_after_the_unseal() {
 }
 
 /// A second server on a copy of a store, with the log that belongs to it.
-fn second(server: &Server) -> Server {
+pub(crate) fn second(server: &Server) -> Server {
     let (folder, audit) = (server.path("copied"), server.path("copied.log"));
     let options = Options { data: Some(folder), audit: Some(audit), ..Options::default() };
     let mut second = Server::start(options);

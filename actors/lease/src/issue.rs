@@ -48,7 +48,8 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
     }
     let deciding = session.decide();
     failpoint::here("mint.asked");
-    let prepared = prepare(&ports, &ask).await?;
+    let lease = name_lease(&session, &ask)?;
+    let prepared = prepare(&ports, &ask, lease.clone()).await?;
     failpoint::here("mint.prepared");
     let rules = prepared.rules;
     if rules.max_leases > 0 || rules.max_leases_per_token > 0 {
@@ -64,7 +65,7 @@ pub(crate) async fn issue(session: Rc<Session>, ask: Issue) -> Result<Issued, Le
             Turn::Full => {}
         }
     }
-    let issued = make(&session, &ports, &ask, prepared, deciding).await?;
+    let issued = make(&session, &ports, &ask, (lease, prepared), deciding).await?;
     if !claims.is_empty() {
         let kept = repeats::kept(&ask.prefix, &issued, ask.key.is_some());
         for (claim, window) in claims {
@@ -79,11 +80,11 @@ async fn make(
     session: &Rc<Session>,
     ports: &EnginePorts,
     ask: &Issue,
-    prepared: Prepared,
+    (lease, prepared): (LeaseId, Prepared),
     deciding: Deciding,
 ) -> Result<Issued, LeaseError> {
     let rules = prepared.rules;
-    let (mut record, prepared_warnings, warnings) = draft(session, ask, prepared)?;
+    let (mut record, prepared_warnings, warnings) = draft(session, ask, lease, prepared)?;
     let mut making = Making::begin(session, &record, rules)?;
     drop(deciding);
 
@@ -162,8 +163,16 @@ fn check_quota(book: &Book, record: &LeaseRecord, rules: LeaseRules) -> Result<(
     Ok(())
 }
 
-async fn prepare(ports: &EnginePorts, ask: &Issue) -> Result<Prepared, LeaseError> {
-    let message = Prepare { mount: ask.mount, role: ask.role.clone(), caller: ask.caller.clone() };
+/// An id that no lease has had.
+fn name_lease(session: &Session, ask: &Issue) -> Result<LeaseId, LeaseError> {
+    let tail = generate_base62(&*session.ground.random, TAIL_CHARS);
+    let id = format!("{}/{tail}", ask.prefix.trim_end_matches('/'));
+    LeaseId::parse(&id).map_err(|error| unknown(&error.to_string()))
+}
+
+async fn prepare(ports: &EnginePorts, ask: &Issue, lease: LeaseId) -> Result<Prepared, LeaseError> {
+    let (role, caller) = (ask.role.clone(), ask.caller.clone());
+    let message = Prepare { mount: ask.mount, role, caller, lease };
     match ports.prepare.ask(message, PREPARE_DEADLINE).await {
         Ok(prepared) => Ok(prepared?),
         Err(error) => Err(LeaseError::Engine(silent(error))),
@@ -174,6 +183,7 @@ async fn prepare(ports: &EnginePorts, ask: &Issue) -> Result<Prepared, LeaseErro
 fn draft(
     session: &Session,
     ask: &Issue,
+    id: LeaseId,
     prepared: Prepared,
 ) -> Result<(LeaseRecord, Vec<String>, Vec<String>), LeaseError> {
     let now = session.now();
@@ -183,9 +193,6 @@ fn draft(
         token_ends_at: ask.caller.expires_at.filter(|_| !prepared.rules.orphan),
     };
     let terms = terms::issue(now, bounds).ok_or(LeaseError::TokenEnded)?;
-    let tail = generate_base62(&*session.ground.random, TAIL_CHARS);
-    let id = format!("{}/{tail}", ask.prefix.trim_end_matches('/'));
-    let id = LeaseId::parse(&id).map_err(|error| unknown(&error.to_string()))?;
     let record = LeaseRecord {
         lease: Lease {
             id,

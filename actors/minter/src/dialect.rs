@@ -49,6 +49,14 @@ impl Dialect {
         *self == Self::Postgres
     }
 
+    /// Digits of a lease's hash that a survey tells logins by; a name on MySQL has room for no more.
+    pub(crate) const fn hash_chars(self) -> usize {
+        match self {
+            Self::Postgres => 24,
+            Self::MySql | Self::MariaDb => 14,
+        }
+    }
+
     /// All tokens of a text, in order.
     pub(crate) fn lex(self, text: &str) -> Result<Vec<Token<'_>>, Unterminated> {
         match self {

@@ -55,12 +55,21 @@ pub(crate) async fn prepare(book: &Book, msg: Prepare) -> Result<Prepared, Engin
     book.check_stays(msg.mount, connection)?;
     let who = &msg.caller.display_name;
     let shown = candidate.as_ref().map_or(role_name, |candidate| candidate.name.as_str());
+    let username = match dialect {
+        Dialect::Postgres => username::generate(who, shown, book.random.as_ref(), book.clock.now()),
+        Dialect::MySql | Dialect::MariaDb => {
+            let begins = username::beginning(who, shown);
+            mysql::marker::name(book.barrier.keys(), book.cluster()?, &msg.lease, &begins)
+                .await
+                .map_err(BarrierError::Key)?
+        }
+    };
     let names = Names {
         mount: msg.mount,
         connection: target.record.id,
         connection_name: connection.clone(),
         role: shown.to_owned(),
-        username: username::generate(dialect, who, shown, book.random.as_ref(), book.clock.now()),
+        username,
     };
     let mut record = CredentialRecord::new(names, &role.record, role.version);
     record.probe = candidate.as_ref().map(|_| role_name.to_owned());

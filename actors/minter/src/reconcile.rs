@@ -24,7 +24,6 @@ use tokio::time::Instant;
 use crate::book::{Book, connection_path};
 use crate::connections::names;
 use crate::engine::DbError;
-use crate::record::ConnectionRecord;
 use crate::rotation::mounts;
 
 /// The pause between two runs that the server makes by itself.
@@ -141,24 +140,18 @@ async fn connections(book: &Book, msg: &Reconcile) -> Result<Vec<(MountId, Strin
         }
         for name in names(book, &connection_path(mount, "")).await? {
             let asked = msg.connection.as_ref().is_none_or(|asked| asked.as_str() == name);
-            if asked && is_compared(book, mount, &name).await {
+            if asked {
                 found.push((mount, name));
             }
         }
     }
     match &msg.connection {
         Some(name) if found.is_empty() => Err(EngineError::Unknown(format!(
-            "failed to find entry for a PostgreSQL connection with name: \"{}\"",
+            "failed to find entry for connection with name: \"{}\"",
             name.as_str()
         ))),
         _ => Ok(found),
     }
-}
-
-/// False where logins bear no marker. What cannot be read is told by the comparison.
-async fn is_compared(book: &Book, mount: MountId, name: &str) -> bool {
-    let read = book.read::<ConnectionRecord>(&connection_path(mount, name)).await;
-    !matches!(read, Ok(Some((_, record))) if !record.is_postgres())
 }
 
 async fn one(

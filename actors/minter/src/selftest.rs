@@ -163,7 +163,7 @@ impl Trial<'_> {
     fn username(&self) -> String {
         let book = self.book;
         let (who, name) = (self.who, &self.candidate.name);
-        username::generate(self.dialect(), who, name, book.random.as_ref(), book.clock.now())
+        username::generate(who, name, book.random.as_ref(), book.clock.now())
     }
 
     fn rehearsal(

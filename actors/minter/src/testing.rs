@@ -134,6 +134,15 @@ impl Rig {
         display: &str,
         role: &str,
     ) -> Result<Prepared, EngineError> {
+        self.prepare_for(display, role, &self.lease()).await
+    }
+
+    async fn prepare_for(
+        &self,
+        display: &str,
+        role: &str,
+        lease: &LeaseId,
+    ) -> Result<Prepared, EngineError> {
         let caller = Caller {
             token: TokenId::from_fingerprint([0; 32]),
             accessor: Accessor::parse(&"a".repeat(24)).unwrap(),
@@ -144,7 +153,8 @@ impl Rig {
             expires_at: None,
         };
         let role = RoleName::parse(role).unwrap();
-        self.minter.send(Prepare { mount: self.mount, role, caller }).await.unwrap()
+        let (mount, lease) = (self.mount, lease.clone());
+        self.minter.send(Prepare { mount, role, caller, lease }).await.unwrap()
     }
 
     pub(crate) fn lease(&self) -> LeaseId {
@@ -167,8 +177,8 @@ impl Rig {
     }
 
     pub(crate) async fn mint(&self, role: &str) -> Result<Login, CreateError> {
-        let prepared = self.prepare(role).await.unwrap();
         let lease = self.lease();
+        let prepared = self.prepare_for("token", role, &lease).await.unwrap();
         let created = self.create(&prepared, &lease).await?;
         let value = |name: &str| {
             let pair = created.secret.iter().find(|(key, _)| *key == name).unwrap();

@@ -89,6 +89,8 @@ pub struct Prepare {
     pub role: RoleName,
     /// Who asks.
     pub caller: Caller,
+    /// The lease that it will be under: what is made may say so in its name.
+    pub lease: LeaseId,
 }
 
 /// A credential that does not exist yet.

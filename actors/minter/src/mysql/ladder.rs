@@ -9,10 +9,11 @@ use mssm_messages::engine::Outcome;
 use mssm_messages::failpoint;
 
 use super::errors::LOCK_TIMEOUT;
-use super::facts::{AUTHENTICATING, LACKS, WHO};
+use super::facts::AUTHENTICATING;
 use super::locks::{Locks, end, end_backends};
 use super::mint::later;
 use super::quote::{account, literals};
+use super::survey::check_place;
 use crate::book::{Book, Target};
 use crate::dialect::Dialect;
 use crate::engine::DbError;
@@ -46,7 +47,7 @@ impl Climb<'_> {
         cases: Vec<Case>,
         verdicts: &mut Verdicts,
     ) -> Result<(), String> {
-        self.check_place().await?;
+        check_place(self.session).await?;
         failpoint::here("mysql.revoke_before_look");
         self.end_minting(&cases).await?;
         let there = self.find(cases, verdicts).await?;
@@ -66,18 +67,6 @@ impl Climb<'_> {
         failpoint::here("mysql.revoke_after_access");
         self.remove(barred, verdicts).await;
         Ok(())
-    }
-
-    /// Only the word of a server that leads counts, and only if it shows us all sessions.
-    async fn check_place(&self) -> Result<(), String> {
-        if !self.session.facts.superuser {
-            return Err(LACKS.to_owned());
-        }
-        let rows = self.session.run(WHO).await.map_err(|error| error.public())?;
-        match rows.first().and_then(|row| row.get(1)?.as_deref()) {
-            Some("f") => Ok(()),
-            _ => Err("the connection leads to a server that only follows (read_only)".to_owned()),
-        }
     }
 
     /// Ends whoever may still make one of the logins, and sees them gone: from then on what is not

@@ -16,9 +16,11 @@ use mssm_messages::{Port, PortError};
 use super::survey::{Marked, Owners, Survey, adopted, keys_of, look_again};
 use super::{DEADLINE, Trouble, words};
 use crate::book::{Book, Target};
+use crate::dialect::Dialect;
 use crate::engine::Row;
 use crate::marker::{Marker, macs, prefix};
 use crate::mint::find_target;
+use crate::mysql;
 use crate::pool::Lent;
 use crate::quote::literals;
 use crate::record::{CredentialRecord, Names, RoleRecord, decode, encode};
@@ -88,7 +90,8 @@ impl Comparing<'_> {
         failpoint::here("reconcile.after_survey");
         self.report.marked = survey.count();
         let odd = std::mem::take(&mut survey.odd);
-        let mut owners = Owners::asking(odd.iter().filter_map(|role| role.marker.as_ref()));
+        let mut owners =
+            Owners::asking(self.dialect(), odd.iter().filter_map(|role| role.marker.as_ref()));
         let absent = self.read_leases(&mut survey, &mut owners).await?;
         failpoint::here("reconcile.after_leases");
         let unseen = survey.unseen(MOST);
@@ -99,7 +102,14 @@ impl Comparing<'_> {
         self.absent(absent).await
     }
 
+    fn dialect(&self) -> Dialect {
+        self.session.facts.dialect
+    }
+
     async fn refuse_standby(&self) -> Result<(), Trouble> {
+        if !self.dialect().is_postgres() {
+            return mysql::survey::check_place(&self.session).await.map_err(Trouble::Here);
+        }
         let rows = self.session.run("SELECT 'role', pg_is_in_recovery()").await.map_err(words)?;
         let answer = rows.first().and_then(|row| row.get(1).cloned().flatten());
         match answer.as_deref() {
@@ -119,7 +129,7 @@ impl Comparing<'_> {
             let list = ListKnown { target: self.target.record.id, after };
             let page = ask(&self.book.leases.reconcile.known, list).await?;
             let names: Vec<&str> = page.leases.iter().map(|known| known.lease.as_str()).collect();
-            let keys = keys_of(self.book.barrier.keys(), &names).await?;
+            let keys = keys_of(self.book.barrier.keys(), self.dialect(), &names).await?;
             for (Known { lease, here, active }, key) in page.leases.iter().zip(keys) {
                 let Some(key) = key else { continue };
                 self.report.leases += u64::from(*here);
@@ -148,7 +158,8 @@ impl Comparing<'_> {
 
     /// Logins of ours that no lease ends.
     async fn orphans(&mut self, orphans: Vec<Marked>) -> Result<(), Trouble> {
-        let mut owners = Owners::asking(orphans.iter().filter_map(|role| role.marker.as_ref()));
+        let mut owners =
+            Owners::asking(self.dialect(), orphans.iter().filter_map(|role| role.marker.as_ref()));
         self.read_ended(&mut owners).await?;
         let mut strays = Vec::with_capacity(orphans.len());
         for role in orphans {
@@ -156,7 +167,7 @@ impl Comparing<'_> {
             let ended = owners.of(&marker).cloned();
             let kind = if ended.is_some() { FindingKind::CameBack } else { FindingKind::Orphan };
             let connection = self.target.record.id.to_string();
-            let lease = ended.or_else(|| adopted(&connection, &marker));
+            let lease = ended.or_else(|| adopted(self.dialect(), &connection, &marker));
             self.find(kind, &role.name, lease.as_ref(), true);
             strays.extend(lease.and_then(|lease| self.stray(lease, &role, &marker)));
         }
@@ -172,9 +183,11 @@ impl Comparing<'_> {
             username: role.name.clone(),
         };
         let mut record = CredentialRecord::new(names, &RoleRecord::new(), 0);
-        record.oid = Some(role.oid.clone());
-        let Marker { hash, mac } = marker;
-        record.marker = Some(format!("{}{hash}:{mac}", prefix(self.cluster)));
+        if self.dialect().is_postgres() {
+            record.oid = Some(role.oid.clone());
+            let Marker { hash, mac } = marker;
+            record.marker = Some(format!("{}{hash}:{mac}", prefix(self.cluster)));
+        }
         Some(Stray {
             lease,
             mount: self.report.mount,
@@ -204,7 +217,7 @@ impl Comparing<'_> {
         while !owners.is_complete() {
             let page = ask(&self.book.leases.reconcile.ended, ListEnded { after }).await?;
             let names: Vec<&str> = page.leases.iter().map(|ended| ended.lease.as_str()).collect();
-            let keys = keys_of(self.book.barrier.keys(), &names).await?;
+            let keys = keys_of(self.book.barrier.keys(), self.dialect(), &names).await?;
             for (ended, key) in page.leases.iter().zip(keys) {
                 if let Some(key) = key {
                     owners.offer(key, ended.lease.as_str());
@@ -319,10 +332,14 @@ impl Comparing<'_> {
         for some in candidates.chunks(BATCH) {
             let names = literals(some.iter().map(|one| one.name.as_str()));
             let oids = literals(some.iter().filter_map(|one| one.oid.as_deref()));
-            let sql = format!(
-                "SELECT r.rolname, r.oid FROM pg_roles r WHERE r.rolname = ANY (ARRAY[{names}]::text[]) \
-                 OR r.oid = ANY (ARRAY[{oids}]::oid[])"
-            );
+            let sql = if self.dialect().is_postgres() {
+                format!(
+                    "SELECT r.rolname, r.oid FROM pg_roles r \
+                     WHERE r.rolname = ANY (ARRAY[{names}]::text[]) OR r.oid = ANY (ARRAY[{oids}]::oid[])"
+                )
+            } else {
+                mysql::survey::there(some.iter().map(|one| one.name.as_str()))
+            };
             let rows = self.session.run(&sql).await.map_err(words)?;
             let role = |row: Row| {
                 let mut fields = row.into_iter().flatten();

@@ -18,7 +18,7 @@ async fn exists(name: &str) -> bool {
     TestPostgres::shared().role_exists(name).await
 }
 
-async fn reconcile(rig: &Rig, dry_run: bool) -> ConnectionReport {
+pub(super) async fn reconcile(rig: &Rig, dry_run: bool) -> ConnectionReport {
     let all = Reconcile { mount: None, connection: None, dry_run, confirm: false };
     let mut reports = rig.minter.send(all).await.unwrap().unwrap();
     assert_eq!((reports.len(), &reports[0].held_back), (1, &None));
@@ -26,7 +26,7 @@ async fn reconcile(rig: &Rig, dry_run: bool) -> ConnectionReport {
 }
 
 /// A login that has a living lease.
-async fn held(rig: &Rig) -> Login {
+pub(super) async fn held(rig: &Rig) -> Login {
     let login = rig.mint("app").await.unwrap();
     let held = (login.username.clone(), login.data.duplicate());
     rig.leases.books.lock().unwrap().living.insert(login.lease.clone(), held);
@@ -34,7 +34,7 @@ async fn held(rig: &Rig) -> Login {
 }
 
 /// A login whose lease has ended, as far as is remembered.
-async fn ended(rig: &Rig) -> Login {
+pub(super) async fn ended(rig: &Rig) -> Login {
     let login = held(rig).await;
     let mut books = rig.leases.books.lock().unwrap();
     let held = books.living.remove(&login.lease).unwrap();
@@ -43,11 +43,11 @@ async fn ended(rig: &Rig) -> Login {
     login
 }
 
-fn adopted(rig: &Rig) -> Vec<Stray> {
+pub(super) fn adopted(rig: &Rig) -> Vec<Stray> {
     std::mem::take(&mut rig.leases.books.lock().unwrap().adopted)
 }
 
-fn kinds(report: &ConnectionReport) -> Vec<(FindingKind, &str, bool)> {
+pub(super) fn kinds(report: &ConnectionReport) -> Vec<(FindingKind, &str, bool)> {
     let kind = |finding: &Finding| (finding.kind, finding.acts);
     let mut kinds: Vec<_> =
         report.findings.iter().map(|one| (kind(one).0, one.login.as_str(), kind(one).1)).collect();
@@ -56,7 +56,7 @@ fn kinds(report: &ConnectionReport) -> Vec<(FindingKind, &str, bool)> {
 }
 
 /// What takes an adopted login down, as the lease manager sends it.
-async fn end(rig: &Rig, stray: Stray) -> Outcome {
+pub(super) async fn end(rig: &Rig, stray: Stray) -> Outcome {
     let (lease, data, target) = (stray.lease, stray.data, stray.target);
     let login = Login { lease, username: stray.name, password: String::new(), data, target };
     rig.revoke(&login).await
