@@ -22,3 +22,4 @@ pub(crate) mod selftest;
 pub(crate) mod session;
 pub(crate) mod statements;
 pub(crate) mod survey;
+pub(crate) mod sweep;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::book::{Book, Target};
 use crate::guard::Standing;
 use crate::ladder;
+use crate::mysql;
 use crate::record::{CredentialRecord, decode};
 
 /// How often a connection is looked at.
@@ -116,8 +117,9 @@ impl Sweep {
 pub(crate) fn tick(book: &Rc<Book>) {
     let now = Instant::now();
     for target in book.targets() {
-        let has_ended = || book.ended.has(target.record.id, now);
-        if !target.record.is_postgres() || !target.sweep.begins(now, has_ended()) {
+        // On MySQL sessions are known by their names, and nobody knows how long one can hide.
+        let wanted = !target.record.is_postgres() || book.ended.has(target.record.id, now);
+        if !target.sweep.begins(now, wanted) {
             continue;
         }
         let book = Rc::clone(book);
@@ -141,7 +143,11 @@ async fn sweep(book: &Rc<Book>, target: &Rc<Target>) -> Result<usize, String> {
         return Ok(0);
     }
     failpoint::here("sweep.before_look");
-    let swept = ladder::sweep(book, target).await;
+    let swept = if target.record.is_postgres() {
+        ladder::sweep(book, target).await
+    } else {
+        mysql::sweep::sweep(book, target).await
+    };
     failpoint::here("sweep.after_look");
     swept
 }

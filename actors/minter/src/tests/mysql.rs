@@ -1,6 +1,7 @@
 //! Minting on a real MariaDB.
 
 mod eight;
+mod hiding;
 mod reconciling;
 mod revoking;
 mod rotation;
