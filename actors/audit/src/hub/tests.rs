@@ -267,5 +267,6 @@ fn asked_by(token: [u8; 32]) -> Entry {
         remote_port: 0,
     };
     let who = Who { token: Some(token), ..Who::default() };
+    let (who, asked) = (Arc::new(who), Arc::new(asked));
     Entry::Request { time: Timestamp::from_unix_ms(0), who, asked }
 }
