@@ -184,12 +184,13 @@ fn start_owners(
     let barrier = ground.barrier().1;
     let (clock, random) = (Arc::clone(&ground.clock), Arc::clone(&ground.random));
     let kv = KvEngine::new(barrier.clone(), Arc::clone(&clock)).start();
-    let jwt = JwtKeeper::new(barrier.clone(), audit, Arc::clone(&clock), Arc::clone(&random));
+    let jwt =
+        JwtKeeper::new(barrier.clone(), audit.clone(), Arc::clone(&clock), Arc::clone(&random));
     let jwt = jwt.start();
     let engines = unmount_ports(&minter, &kv, &jwt);
     let mounts =
         MountKeeper::new(barrier.clone(), lease.clone().into(), engines, Arc::clone(&random));
-    let access = AccessKeeper::new(barrier, lease.clone().into(), clock, random).start();
+    let access = AccessKeeper::new(barrier, lease.clone().into(), audit, clock, random).start();
     Owners { access, jwt, mounts: mounts.start(), lease, minter, seal: ground.seal.clone() }
 }
 

@@ -104,3 +104,55 @@ fn founding_unsealing_and_rotating_are_written_down_with_numbers_and_no_share() 
         assert!(!text.contains(share.as_str()));
     }
 }
+
+#[test]
+fn a_token_whose_time_came_is_written_down_by_its_accessors_hash() {
+    let server = Server::open();
+    let root = server.root();
+    let body = json!({"policies": ["default"], "ttl": "1s"});
+    let made = root.post("auth/token/create", body).expect(200);
+    let accessor = json!({"input": made.text_at("/auth/accessor")});
+    let hash = root.post("sys/audit-hash/file", accessor).expect(200).text_at("/data/hash");
+    let told = || {
+        let lines = server.audit_lines();
+        lines.iter().filter(|line| line["details"] == json!({"accessor": hash})).count()
+    };
+    eventually("its end is written down", SOON, || (told() > 0).then_some(()));
+    let line =
+        server.audit_lines().into_iter().find(|line| line["event"] == json!("token-expired"));
+    assert_eq!(line.unwrap()["details"]["accessor"], json!(hash));
+    assert_eq!(told(), 1);
+}
+
+/// Every event of the server's own life has its line, and the page for auditors names it.
+#[test]
+fn what_the_server_does_by_itself_is_written_down_from_its_start_to_its_end() {
+    let mut server = Server::open();
+    server.root().put("sys/rotate", json!({})).expect(204);
+    server.signal(rustix::process::Signal::HUP);
+    let told = |server: &Server, name: &str| {
+        server.audit_lines().iter().any(|line| line["event"] == json!(name))
+    };
+    eventually("the reload is written down", SOON, || told(&server, "reloaded").then_some(()));
+    server.root().put("sys/seal", json!({})).expect(204);
+    server.unseal();
+    server.stop();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md"));
+    let page = page.unwrap();
+    for name in [
+        "log-started",
+        "log-key",
+        "log-store-epoch",
+        "server-started",
+        "initialized",
+        "unseal-attempt",
+        "unsealed",
+        "key-rotated",
+        "reloaded",
+        "sealing",
+        "server-stopping",
+    ] {
+        assert!(told(&server, name), "{name} is not written down");
+        assert!(page.contains(&format!("`{name}`")), "{name} is not on the page");
+    }
+}

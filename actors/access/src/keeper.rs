@@ -1,6 +1,7 @@
 //! The owner of tokens and policies: their only writer.
 
 mod ending;
+mod pages;
 mod policies;
 mod replicas;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use mssm_messages::access::{
     ReadCapabilities, ReadPolicy, RenewToken, RevokeToken, TidyTokens, TokenPorts, TokenView,
     WritePolicy,
 };
+use mssm_messages::audit::Append;
 use mssm_messages::lease;
 use mssm_messages::seal::{Closing, Found, Opened, Seeds, StageError};
 use mssm_messages::{Barrier, Port, guarded, guarded_async};
@@ -50,6 +52,7 @@ pub struct AccessKeeper {
 struct Desk {
     barrier: Barrier,
     lease_revoke: Port<lease::RevokeToken>,
+    audit: Port<Append>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     replicas: Replicas,
@@ -83,12 +86,14 @@ impl AccessKeeper {
     pub fn new(
         barrier: Barrier,
         lease_revoke: Port<lease::RevokeToken>,
+        audit: Port<Append>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
         let desk = Desk {
             barrier,
             lease_revoke,
+            audit,
             clock,
             random,
             replicas: Replicas::default(),

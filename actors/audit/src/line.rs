@@ -107,9 +107,9 @@ struct LeaseShape<'a> {
 }
 
 #[derive(DeriveSerialize)]
-struct EventShape<'a> {
+struct EventShape<D: DeriveSerialize> {
     event: &'static str,
-    details: BTreeMap<&'static str, &'a str>,
+    details: BTreeMap<&'static str, D>,
 }
 
 struct Hash<'a>(&'a [u8; 32], &'a Salt);
@@ -175,6 +175,11 @@ pub(crate) fn render(
         Entry::Response { time, who, asked, answered } => {
             let body = exchange(salt, who, asked, Some(answered));
             write(&Line { seq, prev, time: time.rfc3339(), kind: "response", body })
+        }
+        Entry::TokenExpired { time, accessor } => {
+            let details = BTreeMap::from([("accessor", Hash(accessor, salt))]);
+            let body = EventShape { event: "token-expired", details };
+            write(&Line { seq, prev, time: time.rfc3339(), kind: "event", body })
         }
         Entry::Event { time, event } => {
             let details =

@@ -73,7 +73,7 @@ pub(crate) fn encode(number: u64, entries: &[Entry]) -> Result<SecretBytes, Reco
                 .map(|(key, text)| ((*key).to_owned(), text.clone()))
                 .collect(),
         }),
-        Entry::Request { .. } | Entry::Response { .. } => None,
+        Entry::Request { .. } | Entry::Response { .. } | Entry::TokenExpired { .. } => None,
     });
     let record = LetterRecord { number, events: events.collect() };
     let mut bytes = vec![VERSION];

@@ -91,7 +91,7 @@ pub struct Answered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// What, in kebab case: `server-started`, `unsealed`, `lease-created`, `lease-expired`,
-    /// `lease-revoked`, `lease-revocation-failed`, `token-expired`.
+    /// `lease-revoked`, `lease-revocation-failed`.
     pub name: &'static str,
     /// Public circumstances: lease ids, roles, counts, reasons without values.
     pub details: Vec<(&'static str, String)>,
@@ -119,6 +119,13 @@ pub enum Entry {
         asked: Arc<Asked>,
         /// And what came of it.
         answered: Answered,
+    },
+    /// A token's time came, and the server ended it.
+    TokenExpired {
+        /// When that was done.
+        time: Timestamp,
+        /// Its accessor's keyed hash.
+        accessor: [u8; 32],
     },
     /// The server's own doing.
     Event {

@@ -8,13 +8,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mssm_domain::{Fault, RecordPath, StoredKey, Timestamp, TokenId};
+use mssm_domain::{Fault, RecordPath, SecretBytes, Timestamp, TokenId};
 use mssm_messages::access::{AccessError, RevokeToken, TidyTokens, cubbyhole_folder, token_record};
+use mssm_messages::audit::{Append, Entry};
+use mssm_messages::keys::{Fingerprint, Purpose};
 use mssm_messages::storage::Expect;
-use mssm_messages::{Barrier, Changes, Plain, guarded_async, lease};
+use mssm_messages::{BarrierError, Changes, guarded_async, lease};
 
+use super::pages::Pages;
 use super::policies::TIDY_EVERY;
-use super::{Desk, Open, PAGE, accessor_record, child_record, children_folder, ending_record};
+use super::{Desk, Open, accessor_record, child_record, children_folder, ending_record};
 use crate::token::{
     AccessorRecord, ChildRecord, EndingRecord, Token, broken, decode, decode_token, encode,
     encode_token, read_token,
@@ -28,8 +31,21 @@ const TOGETHER: usize = 32;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the request that used a token up has to finish with its cubbyhole.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
+/// The audit answers within its own patience; this is many.
+const TOLD: Duration = Duration::from_secs(10);
 /// How often a change is tried while others change the same token.
 pub(super) const TRIES: usize = 8;
+
+/// How a token ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// With its children.
+    Revoked,
+    /// Its children live on.
+    Alone,
+    /// With its children, by the server itself: the audit is told.
+    Expired,
+}
 
 impl Desk {
     pub(super) async fn revoke(self: Rc<Self>, msg: RevokeToken) -> Result<bool, AccessError> {
@@ -38,7 +54,7 @@ impl Desk {
             // Before it ends, so that no child is dead in between.
             self.orphan_children(id).await?;
         }
-        let ended = self.end(id, msg.keep_children).await?;
+        let ended = self.end(id, if msg.keep_children { How::Alone } else { How::Revoked }).await?;
         if ended {
             self.settle(vec![id], Duration::ZERO).await;
         }
@@ -46,12 +62,12 @@ impl Desk {
     }
 
     /// Takes a token away, durably, and notes that it ended. False if there is none.
-    async fn end(&self, id: TokenId, keep_children: bool) -> Result<bool, AccessError> {
+    async fn end(&self, id: TokenId, how: How) -> Result<bool, AccessError> {
         for _ in 0..TRIES {
             let Some((token, version)) = read_token(&self.barrier, id).await? else {
                 return Ok(false);
             };
-            match self.barrier.commit(Self::end_changes(&token, version, keep_children)?).await {
+            match self.barrier.commit(Self::end_changes(&token, version, how)?).await {
                 Ok(()) => return Ok(true),
                 Err(error) if error.failed_expectation().is_some() => {}
                 Err(error) => return Err(error.into()),
@@ -64,10 +80,12 @@ impl Desk {
     pub(super) fn end_changes(
         token: &Token,
         version: u64,
-        keep_children: bool,
+        how: How,
     ) -> Result<Changes, AccessError> {
         let id = token.view.id;
-        let note = EndingRecord { token: id.hex(), keep_children };
+        let keep_children = how == How::Alone;
+        let expired = (how == How::Expired).then(|| token.view.accessor.as_str().to_owned());
+        let note = EndingRecord { token: id.hex(), keep_children, expired };
         let changes = Changes::new()
             .expect(token_record(id), Expect::Version(version))
             .delete(token_record(id))
@@ -124,7 +142,7 @@ impl Desk {
         let later = match read_token(&self.barrier, id).await {
             Ok(None) => return None,
             Ok(Some((token, _))) if !token.is_over(now) => token.view.expires_at?,
-            Ok(Some(_)) => match self.end(id, false).await {
+            Ok(Some(_)) => match self.end(id, How::Expired).await {
                 Ok(ended) => return ended.then_some(id),
                 Err(_) => now.after(RETRY),
             },
@@ -176,14 +194,29 @@ impl Desk {
             self.end_children(id).await?;
         }
         self.barrier.delete_all(&cubbyhole_folder(id)).await?;
+        // Last of all, since nothing of the above waits for the audit.
+        if let Some(accessor) = note.expired {
+            self.tell_expired(accessor).await?;
+        }
         Ok(self.barrier.commit(Changes::new().delete(ending_record(id))).await?)
+    }
+
+    /// Has it written down that a token's time came; twice if the note of it survives that.
+    async fn tell_expired(&self, accessor: String) -> Result<(), AccessError> {
+        let items = vec![SecretBytes::new(accessor.into_bytes())];
+        let asked = Fingerprint { purpose: Purpose::Audit, items };
+        let hashes = self.barrier.keys().fingerprint(asked).await.map_err(BarrierError::from)?;
+        let accessor = *hashes.first().ok_or(AccessError::Internal)?;
+        let line = Entry::TokenExpired { time: self.clock.now(), accessor };
+        let told = self.audit.ask(Append(vec![line]), TOLD).await;
+        if matches!(told, Ok(Ok(()))) { Ok(()) } else { Err(AccessError::Internal) }
     }
 
     /// Ends the children; theirs follow, since each leaves a note of its own.
     async fn end_children(self: &Rc<Self>, parent: TokenId) -> Result<(), AccessError> {
         while let Some(children) = self.some_children(parent).await? {
             let ends = children.iter().map(|child| async move {
-                if self.end(*child, false).await? {
+                if self.end(*child, How::Revoked).await? {
                     return Ok(Some(*child));
                 }
                 let trace = Changes::new().delete(child_record(parent, *child));
@@ -347,37 +380,5 @@ impl Open {
             }
         }
         due
-    }
-}
-
-/// Walks over all records of a kind, page by page; those that do not open are logged and passed.
-pub(super) struct Pages {
-    folder: RecordPath,
-    after: Option<StoredKey>,
-    done: bool,
-}
-
-impl Pages {
-    pub(super) const fn new(folder: RecordPath) -> Self {
-        Self { folder, after: None, done: false }
-    }
-
-    /// The next page, `None` after the last.
-    pub(super) async fn next(
-        &mut self,
-        barrier: &Barrier,
-    ) -> Result<Option<Vec<Plain>>, AccessError> {
-        if self.done {
-            return Ok(None);
-        }
-        let page = barrier.scan(&self.folder, self.after.as_ref(), PAGE).await?;
-        self.done = page.len() < PAGE;
-        self.after = page.last().map(|(key, _)| key.clone());
-        let all = page.len();
-        let plain: Vec<Plain> = page.into_iter().filter_map(|(_, plain)| plain.ok()).collect();
-        if plain.len() < all {
-            tracing::error!(records = all - plain.len(), kind = ?self.folder, "unreadable records");
-        }
-        Ok(Some(plain))
     }
 }

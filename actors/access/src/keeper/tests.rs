@@ -36,6 +36,7 @@ struct World {
     /// Whose leases were revoked; while `Err`, that fails.
     leases: Rc<RefCell<Result<Vec<TokenId>, ()>>>,
     root: SecretText,
+    told: Rc<RefCell<Vec<mssm_messages::audit::Entry>>>,
 }
 
 impl World {
@@ -68,10 +69,20 @@ impl World {
             }
         });
         let (shared, random) = (Arc::new(clock.clone()), Arc::new(SeededRandom::new(seed)));
-        let keeper = AccessKeeper::new(barrier.clone(), port, shared.clone(), random).start();
+        let (audit, mut lines) = Port::<mssm_messages::audit::Append>::to_thread(64);
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let written = Rc::clone(&told);
+        actix_rt::spawn(async move {
+            while let Some(letter) = lines.recv().await {
+                written.borrow_mut().extend(letter.message.0);
+                let _ = letter.reply.send(Ok(()));
+            }
+        });
+        let keeper =
+            AccessKeeper::new(barrier.clone(), port, audit, shared.clone(), random).start();
         let ports = AccessKeeper::ports(&keeper);
         let access = AccessReplica::start(&keeper, barrier.clone(), shared);
-        Self { store: store.clone(), barrier, clock, keeper, ports, access, leases, root }
+        Self { store: store.clone(), barrier, clock, keeper, ports, access, leases, root, told }
     }
 
     /// As after a crash: the same records, everything else new.
@@ -276,6 +287,7 @@ async fn expiry_goes_on_after_a_restart() {
     assert_eq!(world.store.len(), before);
     let accessors = world.ports.accessors.commit(ListAccessors).await.unwrap().unwrap();
     assert_eq!(accessors.len(), 1);
+    assert_eq!(world.told.borrow().len(), 300, "each is written down, once");
 }
 
 #[actix_rt::test]

@@ -11,7 +11,8 @@ use mssm_messages::access::{
 };
 use mssm_messages::storage::Expect;
 
-use super::ending::{LINGER, Pages, TRIES};
+use super::ending::{How, LINGER, TRIES};
+use super::pages::Pages;
 use super::{Desk, accessor_record, child_record, ending_record};
 use crate::policy::{Asked, EVERYTHING};
 use crate::token::{
@@ -99,7 +100,7 @@ impl Desk {
             let committed = match token.view.num_uses {
                 0 => return Ok(Spent { caller, metadata, last_view: None }),
                 1 => {
-                    let changes = Self::end_changes(&token, version, false)?;
+                    let changes = Self::end_changes(&token, version, How::Revoked)?;
                     self.barrier.commit(changes).await.map_err(Conflict::from)
                 }
                 uses => {

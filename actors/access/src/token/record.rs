@@ -63,6 +63,9 @@ pub(crate) struct EndingRecord {
     pub(crate) token: String,
     /// True to let its children live on.
     pub(crate) keep_children: bool,
+    /// The accessor, if its time had come: the audit is told.
+    #[serde(default)]
+    pub(crate) expired: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

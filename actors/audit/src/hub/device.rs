@@ -303,7 +303,7 @@ fn weight(entry: &Entry) -> usize {
         Entry::Response { asked, answered, .. } => {
             [&asked.data, &asked.headers, &answered.data, &answered.auth].map(heavy).iter().sum()
         }
-        Entry::Event { .. } => 0,
+        Entry::TokenExpired { .. } | Entry::Event { .. } => 0,
     }
 }
 
