@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Role, Target, damaged};
 use crate::dialect::Dialect;
+use crate::engine::postgres::{OUR_PATH, OWN_PATH};
 use crate::engine::{DbError, Refusal, Row};
 use crate::guard;
 use crate::marker::markers;
@@ -240,6 +241,11 @@ impl Mint {
         let room = self.role.statements.iter().map(|text| text.len() * 2 + 1024).sum();
         // Room for all of it at once: growing would leave copies of the password behind.
         let mut sql = String::with_capacity(room);
+        let more = self.role.statements.len() > 1;
+        if more {
+            sql.push_str(OWN_PATH);
+            lengths.push(OWN_PATH.len());
+        }
         for (index, statement) in self.role.statements.iter().enumerate() {
             let text = render(statement, &values).map_err(template)?;
             let before = sql.chars().count();
@@ -254,6 +260,9 @@ impl Mint {
             // On a line of its own: the statement may end in a comment.
             sql.push_str("\n;\n");
             lengths.push(sql.chars().count() - before);
+        }
+        if more {
+            sql.push_str(OUR_PATH);
         }
         let name = identifier(&self.credential.username);
         if !facts.superuser {
@@ -270,7 +279,9 @@ impl Mint {
         let DbError::Refused(refusal) = error else {
             return EngineError::Unavailable(error.public());
         };
-        let place = match failed_statement(refusal, lengths) {
+        let ours = lengths.len().saturating_sub(self.role.statements.len());
+        let number = failed_statement(refusal, lengths).filter(|number| *number > ours);
+        let place = match number.map(|number| number - ours) {
             Some(number) => format!("creation_statements: statement {number}: "),
             None => String::new(),
         };
@@ -391,7 +402,8 @@ fn extending(credential: &CredentialRecord, end: &str) -> Result<String, EngineE
         let name = identifier(&credential.username);
         return Ok(format!("ALTER ROLE {name} VALID UNTIL {}", literal(end)));
     }
-    run_later(credential, &credential.renew_statements, Some(end))
+    let text = run_later(credential, &credential.renew_statements, Some(end))?;
+    Ok(format!("{OWN_PATH}{text}"))
 }
 
 /// A role's own statements about a login that is there, as one text.

@@ -23,6 +23,7 @@ use crate::book::{Book, connection_path};
 use crate::connections::names;
 use crate::dialect::Dialect;
 use crate::engine::DbError;
+use crate::engine::postgres::OWN_PATH;
 use crate::mint::verify;
 use crate::mysql;
 use crate::pool::{Backend, Live};
@@ -202,6 +203,7 @@ impl Change {
         let room = statements.iter().map(|text| text.len() * 2 + 1024).sum();
         // Room for all of it at once: growing would leave copies of the password behind.
         let mut sql = String::with_capacity(room);
+        sql.push_str(OWN_PATH);
         for statement in &statements {
             let text = render(statement, &values).map_err(|error| invalid(&error))?;
             // EXPOSE: it is joined with the others.

@@ -22,8 +22,9 @@ use mssm_messages::minter::Tester;
 use self::queries::{rights, snapshot};
 use crate::book::{Book, Role, Target};
 use crate::dialect::Dialect;
+use crate::engine::postgres::{OUR_PATH, OWN_PATH};
 use crate::engine::{DbError, Row};
-use crate::mint::{expiration, extend, failed_statement};
+use crate::mint::{expiration, extend, failed_statement, template};
 use crate::mysql;
 use crate::pool::Live;
 use crate::record::RoleRecord;
@@ -175,7 +176,8 @@ impl Trial<'_> {
         // Others' changes at the same time are not seen in it.
         let mut sql = "BEGIN ISOLATION LEVEL REPEATABLE READ;\n".to_owned();
         let _ = writeln!(sql, "{};", snapshot("before"));
-        let mut lengths = vec![sql.chars().count(), 0];
+        sql.push_str(OWN_PATH);
+        let mut lengths = vec![sql.chars().count(), 0, 0];
         for name in names {
             let values = Values {
                 dialect: Dialect::Postgres,
@@ -186,15 +188,14 @@ impl Trial<'_> {
                 verifier: None,
             };
             for statement in &self.candidate.role.statements {
-                let text = render(statement, &values);
-                let text = text.map_err(|error| EngineError::Invalid(error.to_string()))?;
+                let text = render(statement, &values).map_err(template)?;
                 // EXPOSE: it is joined with the others.
                 let text = text.expose();
                 let _ = write!(sql, "{text}\n;\n");
                 lengths.push(text.chars().count() + 3);
             }
         }
-        let _ = write!(sql, "{};\n{};\nROLLBACK", snapshot("after"), rights(names));
+        let _ = write!(sql, "{OUR_PATH}{};\n{};\nROLLBACK", snapshot("after"), rights(names));
         Ok((SecretText::new(sql), lengths))
     }
 
@@ -203,8 +204,8 @@ impl Trial<'_> {
         let DbError::Refused(refusal) = error else { return unavailable(error) };
         let count = self.candidate.role.statements.len().max(1);
         let place = match failed_statement(refusal, lengths) {
-            Some(place) if place > 2 => {
-                let (index, again) = ((place - 3) % count, place - 3 >= count);
+            Some(place) if place > 3 => {
+                let (index, again) = ((place - 4) % count, place - 4 >= count);
                 let second =
                     if again { "works once only: a second login is refused: " } else { "" };
                 format!("creation_statements: statement {}: {second}", index + 1)

@@ -8,6 +8,7 @@ mod fake;
 mod fencing;
 mod guarding;
 mod hiding;
+mod hijack;
 mod laden;
 mod mysql;
 mod pooling;

@@ -25,6 +25,11 @@ use crate::tls;
 ///
 /// Longer than the server's own limit on each statement, which ends most cases cleanly.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(10);
+/// Before statements of operators, which may name what lies in the schemas that the database searches;
+/// until the transaction ends, or [`OUR_PATH`].
+pub(crate) const OWN_PATH: &str = "SET LOCAL search_path TO DEFAULT;\n";
+/// Before statements of ours that follow them.
+pub(crate) const OUR_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;\n";
 /// Where a PostgreSQL server is, and how a session there begins.
 #[derive(Clone)]
 pub(crate) struct Place {
@@ -94,7 +99,9 @@ impl Place {
 /// What must hold in a session whatever the database's defaults are.
 ///
 /// `synchronous_commit`: an acknowledged end of a login stays. `lock_timeout`: rung 1 of the ladder
-/// finds out fast that it is blocked. `standard_conforming_strings`: our quoting holds.
+/// finds out fast that it is blocked. `standard_conforming_strings`: our quoting holds. `search_path`:
+/// what a login defines in a schema that others search is never taken for PostgreSQL's own, which would
+/// run it with our rights; see [`OWN_PATH`].
 fn settings(lane: Lane) -> String {
     let lock_timeout_ms = match lane {
         Lane::Mint | Lane::Rotate => 5_000,
@@ -103,7 +110,8 @@ fn settings(lane: Lane) -> String {
     format!(
         "SET synchronous_commit = on; SET lock_timeout = {lock_timeout_ms}; \
          SET statement_timeout = 9000; SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; \
-         SET standard_conforming_strings = on; SET client_min_messages = error"
+         SET standard_conforming_strings = on; SET client_min_messages = error; \
+         SET default_transaction_read_only = off; SET search_path = pg_catalog, pg_temp"
     )
 }
 

@@ -47,6 +47,7 @@ impl Ladder {
             }
             return Vec::new();
         }
+        self.take_from_members(&barred).await;
         self.tell_of_slots(&barred).await;
         // What a session prepared while rung 1 went on.
         match self.end_prepared(&barred).await {
@@ -64,7 +65,8 @@ impl Ladder {
     async fn bar_all(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> (Vec<Case>, Vec<Case>) {
         let (mut barred, mut open) = (Vec::with_capacity(cases.len()), Vec::new());
         if cases.len() > 1 {
-            let all: String = cases.iter().map(bar).collect();
+            let mut all: String = cases.iter().map(bar).collect();
+            all.push_str(&check_barred(&cases));
             for _ in 0..BATCH_TRIES {
                 let Err(error) = self.session.run(&all).await else { return (cases, open) };
                 tracing::debug!(code = error.code(), "rung 1 did not bar all at once");
@@ -103,7 +105,8 @@ impl Ladder {
     /// The login itself may hold the lock that bars it: the alteration keeps its place in the
     /// queue while another session ends whoever is before it.
     async fn bar_pressing(&self, case: &Case) -> Result<(), DbError> {
-        let sql = format!("SET LOCAL lock_timeout = '4s';\n{}", bar(case));
+        let check = check_barred(std::slice::from_ref(case));
+        let sql = format!("SET LOCAL lock_timeout = '4s';\n{}{check}", bar(case));
         tokio::select! {
             barred = self.session.run(&sql) => barred.map(|_| ()),
             error = self.press(case) => Err(error),
@@ -147,6 +150,35 @@ impl Ladder {
             self.end_sessions(cases).await?;
         }
         Ok(())
+    }
+
+    /// Whoever may become one of the logins by a login of its own could go on with its rights for as long
+    /// as its role stays: before PostgreSQL 16 a login may grant itself to anybody.
+    async fn take_from_members(&self, cases: &[Case]) {
+        let oids = literals(cases.iter().map(|case| case.oid.as_str()));
+        let by = if self.session.facts.version >= 160_000 {
+            "format(' GRANTED BY %I CASCADE', a.grantor::regrole::text)"
+        } else {
+            "' CASCADE'"
+        };
+        let sql = format!(
+            "SELECT format('REVOKE %I FROM %I', r.rolname, m.rolname) || {by} FROM pg_auth_members a \
+             JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member \
+             WHERE a.roleid IN (SELECT unnest(ARRAY[{oids}]::oid[])) AND m.rolname <> current_user"
+        );
+        let found = self.session.run(&sql).await;
+        for revoke in found.unwrap_or_default().into_iter().flatten().flatten() {
+            match self.session.run(&revoke).await {
+                Ok(_) => tracing::warn!(
+                    revoke,
+                    "others might become a login that has ended, and may not any more"
+                ),
+                Err(error) => {
+                    let why = words(error);
+                    tracing::warn!(revoke, why, "others may become a login that has ended");
+                }
+            }
+        }
     }
 
     /// A replication slot has no owner and keeps the server's log for ever: those that nobody uses
@@ -320,6 +352,16 @@ fn end_sessions_of(cases: &[Case]) -> String {
     format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE usesysid IN (SELECT unnest(ARRAY[{oids}]::oid[]))"
+    )
+}
+
+/// After rung 1: fails, and undoes it, if another role has one of the names by now.
+fn check_barred(cases: &[Case]) -> String {
+    let oids = literals(cases.iter().map(|case| case.oid.as_str()));
+    format!(
+        "SELECT (CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolcanlogin \
+         AND oid IN (SELECT unnest(ARRAY[{oids}]::oid[]))) THEN 'the login was renamed meanwhile' \
+         ELSE '1' END)::int"
     )
 }
 

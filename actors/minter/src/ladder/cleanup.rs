@@ -9,6 +9,7 @@ use super::estate::BRIEFLY;
 use super::{Case, Ladder, Verdicts, words};
 use crate::dialect::Dialect;
 use crate::engine::DbError;
+use crate::engine::postgres::OWN_PATH;
 use crate::mint::{failed_statement, pause, run_later};
 use crate::pool::Live;
 use crate::quote::{identifier, identifiers, literal, literals};
@@ -138,7 +139,8 @@ impl Ladder {
     async fn run_custom(&self, case: &Case, custom: &[String]) -> Result<(), String> {
         let mut sql = BRIEFLY.to_owned();
         sql.push_str(&case.hold());
-        let mut lengths = vec![sql.chars().count()];
+        let mut lengths = vec![sql.chars().count(), OWN_PATH.len()];
+        sql.push_str(OWN_PATH);
         for statement in Dialect::Postgres.split_all(custom).map_err(|error| error.to_string())? {
             let text = run_later(&case.credential, &[statement], None);
             let text = text.map_err(|error| error.to_string())?;
@@ -151,9 +153,9 @@ impl Ladder {
                 DbError::Refused(refusal) => failed_statement(refusal, &lengths),
                 _ => None,
             };
-            // The first is ours.
-            let place = number.filter(|number| *number > 1);
-            let place = place.map_or(String::new(), |number| format!("statement {}: ", number - 1));
+            // The first two are ours.
+            let place = number.filter(|number| *number > 2);
+            let place = place.map_or(String::new(), |number| format!("statement {}: ", number - 2));
             format!("revocation_statements: {place}{}", words(error))
         })
     }
@@ -191,7 +193,8 @@ impl Ladder {
         }
         let names = identifiers(cases.iter().map(Case::login));
         failpoint::here("revoke.before_drops");
-        let dropped = self.session.run(&format!("DROP ROLE {names}")).await;
+        let sql = format!("DROP ROLE {names};\n{}", check_dropped(cases));
+        let dropped = self.session.run(&sql).await;
         failpoint::here("revoke.after_drops");
         if dropped.is_ok() {
             for case in cases {
@@ -207,7 +210,8 @@ impl Ladder {
     }
 
     async fn drop_one(&self, case: &Case) -> Outcome {
-        let sql = format!("{}DROP ROLE {}", case.hold(), identifier(case.login()));
+        let check = check_dropped(std::slice::from_ref(case));
+        let sql = format!("{}DROP ROLE {};\n{check}", case.hold(), identifier(case.login()));
         failpoint::here("revoke.before_drop");
         let dropped = self.insist(&self.session, &sql).await;
         failpoint::here("revoke.after_drop");
@@ -219,6 +223,15 @@ impl Ladder {
         self.book.settle(&case.lease);
         Outcome::Gone
     }
+}
+
+/// After a drop: fails, and undoes it, if it took another role that has the name by now.
+fn check_dropped(cases: &[Case]) -> String {
+    let oids = literals(cases.iter().map(|case| case.oid.as_str()));
+    format!(
+        "SELECT (CASE WHEN EXISTS (SELECT FROM pg_roles WHERE oid IN (SELECT unnest(ARRAY[{oids}]::oid[]))) \
+         THEN 'the login was renamed meanwhile' ELSE '1' END)::int"
+    )
 }
 
 fn says_owned(held: &Holdings) -> String {

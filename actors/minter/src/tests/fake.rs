@@ -29,7 +29,7 @@ async fn a_login_is_made_by_one_message_that_has_no_password_in_it() {
     assert_eq!(asked.len(), 1, "{asked:?}");
     let sql = &asked[0];
     assert!(
-        sql.starts_with(&format!("CREATE ROLE \"{username}\" LOGIN PASSWORD 'SCRAM-SHA-256$4096:"))
+        sql.contains(&format!("\nCREATE ROLE \"{username}\" LOGIN PASSWORD 'SCRAM-SHA-256$4096:"))
     );
     assert!(sql.contains("VALID UNTIL '2027-01-15 08:01:05+00'"), "{sql}");
     assert!(sql.contains("CONNECTION LIMIT 10"));
@@ -110,7 +110,7 @@ async fn a_refusal_names_the_statement_and_leaves_no_doubt() {
     let DbError::Refused(mut refusal) = no("42704", "role \"readonly\" does not exist") else {
         panic!("a refusal");
     };
-    refusal.done = 1;
+    refusal.done = 2;
     database.answer("CREATE ROLE", Err(DbError::Refused(refusal)));
     let error = rig.mint("app").await.err().unwrap();
     let text = "creation_statements: statement 2: ERROR: role \"readonly\" does not exist (SQLSTATE 42704)";
