@@ -144,6 +144,35 @@ fn a_static_key_is_32_bytes_that_nobody_else_can_read() {
 }
 
 #[test]
+fn audit_devices_are_read_and_their_mistakes_named() {
+    let parse = |more: &str| {
+        let text = LEAST.replace("[audit]\n", &format!("{more}\n[audit]\n"));
+        assert_ne!(text, LEAST);
+        Config::parse(&text, &Environment::new())
+    };
+    let device = |name: &str, rest: &str| format!("[audit.devices.{name}]\n{rest}\n");
+    let good = device("collector", "type = \"socket\"\naddress = \"c:9000\"")
+        + &device("log-2", "type = \"syslog\"\ndescription = \"d\"");
+    let devices = parse(&good).unwrap().audit.devices;
+    let shown: Vec<(&str, &str)> =
+        devices.iter().map(|one| (one.device.path.as_str(), one.device.kind.as_str())).collect();
+    assert_eq!(shown, [("collector/", "socket"), ("log-2/", "syslog")]);
+    for (name, rest, words) in [
+        ("file", "type = \"syslog\"", "audit.devices.file"),
+        ("\"a/b\"", "type = \"syslog\"", "audit.devices.a/b"),
+        ("x", "type = \"kafka\"", "audit.devices.x: unknown backend type"),
+        ("x", "type = \"socket\"", "address is required"),
+        ("x", "type = \"syslog\"\nfacilty = \"AUTH\"", "facilty"),
+        ("x", "address = \"c:9000\"", "type"),
+    ] {
+        let refused = parse(&device(name, rest)).unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+    let twice = device("a", "type = \"syslog\"") + &device("b", "type = \"syslog\"");
+    assert!(parse(&twice).unwrap_err().to_string().contains("where another one does"));
+}
+
+#[test]
 fn settings_that_others_can_write_are_refused() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();

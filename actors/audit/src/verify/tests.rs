@@ -179,6 +179,24 @@ proptest! {
         prop_assert_eq!(finding.seq, record, "byte {} is {}: {}", index, bytes[index], finding.what);
     }
 
+    /// So is any byte that was put in or taken out.
+    #[test]
+    fn every_inserted_or_removed_byte_is_found_and_its_record_named(
+        at in any::<prop::sample::Index>(), inserted in prop::option::of(any::<u8>()),
+    ) {
+        let text = actix_rt::System::new().block_on(sample());
+        let mut bytes = text.into_bytes();
+        let index = at.index(bytes.len());
+        let record = bytes[..index].split(|byte| *byte == b'\n').count() as u64 - 1;
+        match inserted {
+            Some(byte) => bytes.insert(index, byte),
+            None => drop(bytes.remove(index)),
+        }
+        let finding = verify(bytes.as_slice(), &verifier()).unwrap().finding;
+        let finding = finding.expect("found");
+        prop_assert_eq!(finding.seq, record, "byte {}: {}", index, finding.what);
+    }
+
     /// Whatever is given as a log, the verdict is an answer.
     #[test]
     fn hostile_logs_are_refused(bytes in prop::collection::vec(any::<u8>(), 1..300)) {
