@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mssm_messages::audit::Reopen;
-use mssm_messages::seal::{AutoUnseal, SealNow};
+use mssm_messages::seal::{AutoUnseal, Distrust, SealNow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -72,6 +72,11 @@ async fn watch(mut server: Server) -> Result<(), String> {
             }
             reason = &mut server.poisoned => {
                 return give_up(&server, reason.unwrap_or_default()).await;
+            }
+            Some(findings) = server.distrusted.recv() => {
+                if let Ok(Err(error)) = server.seal.send(Distrust(findings)).await {
+                    tracing::error!(%error, "sealing a store that cannot be trusted");
+                }
             }
             () = received(&mut hangup) => read_again(&server).await,
             () = received(&mut terminate) => break,

@@ -6,6 +6,7 @@
 
 mod audit;
 mod door;
+mod store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use mssm_kv::KvEngine;
 use mssm_lease::{LeaseConfig, LeaseManager};
 use mssm_messages::audit::{Append, Reopen};
 use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmount};
+use mssm_messages::index::Findings;
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
 use mssm_messages::reconcile::ReconcilePorts;
@@ -34,7 +36,7 @@ use mssm_minter::{LeaseManagerPorts, Minter, MinterConfig};
 use mssm_mounts::{MountKeeper, MountReplica};
 use mssm_seal::{KeeperConfig, KeyReplica, Link, RootKeySource, SealKeeper};
 use mssm_storage::StorageHandle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::Wishes;
 use crate::bounds::bounds;
@@ -42,6 +44,7 @@ use crate::chronicle::Chronicle;
 use crate::clock::{OsRandom, SystemClock};
 use crate::config::{Config, SealConfig};
 use crate::databases::ConfiguredDatabases;
+use crate::wiring::store::Store;
 
 /// How long requests in flight may take when the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -79,6 +82,8 @@ pub struct Server {
     pub seal: Addr<SealKeeper>,
     /// Says why the store stopped taking writes, once.
     pub poisoned: oneshot::Receiver<String>,
+    /// Says which records are not what was written last.
+    pub distrusted: mpsc::Receiver<Findings>,
     /// What the server does by itself is written down through it.
     pub(crate) chronicle: Addr<Chronicle>,
     /// Has the audit log look for its file again.
@@ -110,23 +115,19 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let boot = BootId::from_uuid(generate_uuid(random.as_ref()));
-    let (poison, poisoned) = oneshot::channel();
-    let (storage, storage_handle) = mssm_storage::open(&config.storage, move |reason| {
-        let _ = poison.send(reason);
-    })?;
+    let Store { port: storage, handle: storage_handle, poisoned, distrusted } =
+        store::open(&config.storage)?;
     let certificate = door::certificate(&config)?;
     let (audit, audit_thread) = audit::start(&config.audit, &clock)?;
 
     let about = door::about(&config, boot, clock.as_ref());
-    let root_key = match config.seal {
-        SealConfig::Shamir => RootKeySource::Shamir,
-        SealConfig::Static(key) => RootKeySource::Static(key),
-    };
     let seal = SealKeeper::new(KeeperConfig {
-        root_key,
+        root_key: root_key(config.seal),
         storage: storage.clone(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
+        index: Some(storage_handle.index()),
+        accept_rollback: wishes.accept_rollback,
     })
     .start();
     let ground = Ground { clock, random, storage, seal: seal.clone() };
@@ -167,11 +168,19 @@ pub async fn start(config: Config, wishes: Wishes) -> Result<Server, StartError>
         certificate,
         seal,
         poisoned,
+        distrusted,
         chronicle,
         reopen_audit,
         storage: storage_handle,
         audit: audit_thread,
     })
+}
+
+fn root_key(seal: SealConfig) -> RootKeySource {
+    match seal {
+        SealConfig::Shamir => RootKeySource::Shamir,
+        SealConfig::Static(key) => RootKeySource::Static(key),
+    }
 }
 
 /// Starts the owners of small state on the system arbiter, beside those that have their own.
@@ -364,6 +373,7 @@ impl Server {
             audit,
             certificate: _,
             poisoned: _,
+            distrusted: _,
         } = self;
         // The server drains only while it is polled.
         let ((), drained) = tokio::join!(http.handle.stop(true), http.server);

@@ -42,8 +42,10 @@ impl Core {
             commitment: shares::commit(root.expose()),
             cluster: keyring.cluster(),
         };
+        self.open_index(&keyring).await?;
         let founded = self.found(&config, &root, &keyring).await;
         self.drop_keys().await;
+        self.close_index().await;
         let root_token = founded?;
         tracing::info!(cluster = %config.cluster, "store founded");
         if config.kind == SealKind::Static

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use mssm_domain::{Clock, Random, SecretBytes, Term};
 use mssm_messages::audit::Append;
+use mssm_messages::index::InstallIndex;
 use mssm_messages::seal::{
-    AutoUnseal, Founded, Init, InstallAuditKey, KeyStatus, ReadKeyStatus, ResetUnseal, Rotate,
-    SealError, SealKind, SealNow, SealStatus, Stages, Status, Unseal, Used,
+    AutoUnseal, Distrust, Founded, Init, InstallAuditKey, KeyStatus, ReadKeyStatus, ResetUnseal,
+    Rotate, SealError, SealKind, SealNow, SealStatus, Stages, Status, Unseal, Used,
 };
 use mssm_messages::storage::StoragePort;
 use mssm_messages::{Port, guarded};
@@ -47,6 +48,10 @@ pub struct KeeperConfig {
     pub clock: Arc<dyn Clock>,
     /// What keys, shares and nonces are made of.
     pub random: Arc<dyn Random>,
+    /// The commit thread's index over the store; `None` where the store keeps none.
+    pub index: Option<Port<InstallIndex>>,
+    /// True if the operator wants to go on with records that were put back.
+    pub accept_rollback: bool,
 }
 
 /// Holds the root key and the keyring while unsealed, and the shares entered while sealed.
@@ -110,6 +115,7 @@ changes_state!(Unseal, SealStatus, |core, msg| core.unseal(&msg.0));
 changes_state!(ResetUnseal, SealStatus, |core, _msg| async { core.reset_unseal() });
 changes_state!(AutoUnseal, SealStatus, |core, _msg| core.auto_unseal());
 changes_state!(SealNow, (), |core, _msg| core.seal());
+changes_state!(Distrust, (), |core, msg| core.distrust(&msg.0));
 changes_state!(Rotate, Term, |core, _msg| core.rotate());
 
 impl Handler<Status> for SealKeeper {

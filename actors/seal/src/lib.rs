@@ -18,6 +18,7 @@ mod attempt;
 mod founding;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod index;
 mod keeper;
 mod keyset;
 mod opening;

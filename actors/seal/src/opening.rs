@@ -6,9 +6,11 @@ use std::time::Duration;
 use actix::{Message, Recipient};
 use mssm_crypto::Key32;
 use mssm_crypto::envelope::EnvelopeKey;
+use mssm_crypto::keyring::Keyring;
 use mssm_crypto::shares::{Share, is_committed};
 use mssm_domain::{ClusterId, SecretBytes, SecretText};
 use mssm_locked::LockedBytes;
+use mssm_messages::index::Standing;
 use mssm_messages::seal::{
     Closing, InstallAuditKey, Opened, SealError, SealKind, SealStatus, StageError,
 };
@@ -106,18 +108,25 @@ impl Core {
     ) -> Result<(), SealError> {
         // EXPOSE: expanded to open the keyring, and kept in locked pages.
         let envelope = EnvelopeKey::new(root.expose());
-        let keyring = self.vault.load_keyring(&envelope, config.cluster)?.keyring;
+        let mut stored = self.vault.load_keyring(&envelope, config.cluster)?;
+        let standing = self.open_index(&stored.keyring).await?;
+        let sources = (self.clock.as_ref(), self.random.as_ref());
+        if self.index.is_some()
+            && !stored.keyring.is_indexed()
+            && let Err(error) = self.vault.mark_indexed(&envelope, &mut stored, sources).await
+        {
+            self.close_index().await;
+            return Err(error);
+        }
+        let keyring = stored.keyring;
         let open = Unsealed {
             root: LockedBytes::copy_of(root.expose()).map_err(no_memory)?,
             keyring: lock(&keyring.encode())?,
             newest: keyring.newest(),
             config,
         };
-        let [seed, salts] = keyring.audit_keys().map(Some);
-        let keys = InstallAuditKey { seed, salts };
-        drop(keyring);
         self.install(Arc::clone(&open.keyring)).await;
-        if let Err(error) = self.tell_opened(open.config.cluster, keys).await {
+        if let Err(error) = self.tell_opened(open.config.cluster, &keyring, &standing).await {
             tracing::error!(%error, "unsealing failed: sealing again");
             // What failed first is what the caller needs to know.
             let _ = self.close().await;
@@ -134,12 +143,15 @@ impl Core {
     async fn tell_opened(
         &self,
         cluster: ClusterId,
-        keys: InstallAuditKey,
+        keyring: &Keyring,
+        standing: &Standing,
     ) -> Result<(), SealError> {
         let Link { stages, audit, events: _ } = self.link.borrow().clone();
         if let Some(audit) = audit {
-            audit.ask(keys, OPENING).await??;
+            let [seed, salts] = keyring.audit_keys().map(Some);
+            audit.ask(InstallAuditKey { seed, salts }, OPENING).await??;
         }
+        self.write_down_accepted(keyring, &standing.accepted).await?;
         for opener in &stages.openers {
             tell(opener, Opened { cluster }, OPENING).await?;
         }
@@ -161,6 +173,7 @@ impl Core {
                 tracing::warn!("the use of keys could not be written down before sealing");
             }
         }
+        self.close_index().await;
         if let Some(audit) = audit {
             let told = audit.ask(InstallAuditKey { seed: None, salts: None }, CLOSING).await;
             if !matches!(told, Ok(Ok(()))) {

@@ -247,6 +247,8 @@ mod tests {
             storage: MemoryStore::new().port(),
             clock: clock.clone(),
             random: random.clone(),
+            index: None,
+            accept_rollback: false,
         });
         KeyReplica::new(keeper.start(), clock, random)
     }

@@ -11,8 +11,9 @@ use futures_util::lock::Mutex;
 use mssm_crypto::keyring::TermInfo;
 use mssm_domain::{Clock, Random, Term};
 use mssm_locked::LockedBytes;
-use mssm_messages::guarded_async;
+use mssm_messages::index::InstallIndex;
 use mssm_messages::seal::{KeyStatus, SealError, SealStatus, Used};
+use mssm_messages::{Port, guarded_async};
 
 use crate::attempt::Attempt;
 use crate::keeper::{KeeperConfig, Link, RootKeySource};
@@ -48,6 +49,10 @@ pub(crate) struct Core {
     pub(crate) link: RefCell<Link>,
     pub(crate) state: RefCell<State>,
     roster: RefCell<Roster>,
+    pub(crate) index: Option<Port<InstallIndex>>,
+    pub(crate) accept_rollback: bool,
+    /// What was found while the server was unsealed; it stays sealed until a restart.
+    pub(crate) distrusted: RefCell<Option<String>>,
     /// Seals that were reported and are not yet written down.
     pub(crate) uncounted: RefCell<BTreeMap<Term, u64>>,
     /// Held through each change of state.
@@ -64,6 +69,9 @@ impl Core {
             link: RefCell::default(),
             state: RefCell::new(State::Sealed(Attempt::default())),
             roster: RefCell::default(),
+            index: config.index,
+            accept_rollback: config.accept_rollback,
+            distrusted: RefCell::default(),
             uncounted: RefCell::default(),
             turn: Mutex::new(()),
         }
@@ -83,6 +91,7 @@ impl Core {
                     // Closing panicked too: keys go without ceremony.
                     self.state.replace(State::Sealed(Attempt::default()));
                     self.drop_keys().await;
+                    self.close_index().await;
                 }
                 Err(panicked.into())
             }

@@ -272,9 +272,12 @@ async fn a_stuck_replica_does_not_hold_up_sealing_and_is_reported() {
     let port = port.await.unwrap();
     server.keeper.send(ResetUnseal).await.unwrap().unwrap();
     let (wake, stuck) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel();
     arbiter.spawn_fn(move || {
+        let _ = begin.send(());
         let _ = stuck.recv();
     });
+    begun.await.unwrap();
     assert!(matches!(server.seal().await, Err(SealError::Stage(_))));
     assert!(server.status().await.unwrap().sealed && server.has_no_keys().await);
     // When it wakes, the first thing it finds is the order to wipe its keys.

@@ -117,6 +117,17 @@ impl Vault {
         Ok(self.storage.writer.commit(commit).await??)
     }
 
+    /// Writes down that the store has an index, so that one that is gone is missed.
+    pub(crate) async fn mark_indexed(
+        &self,
+        root: &EnvelopeKey,
+        stored: &mut StoredKeyring,
+        sources: (&dyn Clock, &dyn Random),
+    ) -> Result<(), SealError> {
+        stored.keyring.set_indexed();
+        self.replace(root, stored, sources).await
+    }
+
     /// Writes a keyring over the one that it was made from.
     pub(crate) async fn replace(
         &self,

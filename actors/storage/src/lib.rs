@@ -11,6 +11,7 @@ mod backend;
 mod folder;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod index;
 mod open;
 #[cfg(test)]
 mod suite;

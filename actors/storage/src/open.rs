@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use mssm_messages::index::{Finding, Findings, InstallIndex};
 use mssm_messages::storage::{Commit, Report, StorageError, StoragePort};
 use mssm_messages::{Letter, Port};
 use redb::DatabaseError;
@@ -11,10 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::StorageBackend;
 use crate::backend::embedded::EmbeddedStorage;
-use crate::backend::file::FileStorage;
+use crate::backend::file::{FileStorage, name_of};
 use crate::backend::memory::MemoryStorage;
 use crate::folder::{Unfit, prepare};
-use crate::writer::{OnPoison, QUEUE, Stats, Writer};
+use crate::index::consistent;
+use crate::writer::{OnDistrust, OnPoison, QUEUE, Stats, Writer};
 
 /// Where records are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ pub enum OpenError {
 /// Dropping it stops nothing; the thread ends when the last port is gone.
 pub struct StorageHandle {
     backend: Arc<dyn StorageBackend>,
+    index: Port<InstallIndex>,
     stats: Arc<Stats>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
@@ -84,6 +87,11 @@ impl StorageHandle {
     /// The writer's counts, which go on counting.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
+    }
+
+    /// The way to hand the commit thread the key of its index.
+    pub fn index(&self) -> Port<InstallIndex> {
+        self.index.clone()
     }
 
     /// The backend, to check it while it runs: reads every record, so not on an arbiter.
@@ -103,27 +111,51 @@ impl StorageHandle {
 /// Opens the storage and starts its commit thread.
 ///
 /// `on_poison` is called once, on that thread, if a write cannot be confirmed: nothing more is
-/// written then, and the server is to seal and end.
+/// written then, and the server is to seal and end. `on_distrust` is called there when records are
+/// found that are not what was written last: the server is to seal.
 pub fn open(
     config: &StorageConfig,
     on_poison: impl FnOnce(String) + Send + 'static,
+    on_distrust: impl FnMut(Findings) + Send + 'static,
 ) -> Result<(StoragePort, StorageHandle), OpenError> {
-    start(open_backend(config)?, Box::new(on_poison))
+    start(open_backend(config)?, Box::new(on_poison), Box::new(on_distrust))
         .map_err(|error| OpenError::Io { folder: config.folder.clone(), cause: error.to_string() })
 }
 
 /// Verifies a store that no server has open, more deeply than a running one could.
 pub fn check_offline(config: &StorageConfig) -> Result<Result<Report, StorageError>, OpenError> {
-    match config.kind {
-        StorageKind::Embedded => Ok(open_embedded(&config.folder)?.verify()),
-        StorageKind::File | StorageKind::Memory => Ok(open_backend(config)?.check()),
+    let (store, report): (Arc<dyn StorageBackend>, _) = match config.kind {
+        StorageKind::Embedded => {
+            let store = open_embedded(&config.folder)?;
+            let report = store.verify();
+            (Arc::new(store), report)
+        }
+        StorageKind::File | StorageKind::Memory => {
+            let store = open_backend(config)?;
+            let report = store.check();
+            (store, report)
+        }
+    };
+    Ok(report.and_then(|report| with_index(&*store, report)))
+}
+
+/// Adds what records and index say of each other, which takes no key: who knew the form of the
+/// index could have made both fit, and only the server would see it.
+fn with_index(store: &dyn StorageBackend, mut report: Report) -> Result<Report, StorageError> {
+    let Findings { first, more } = consistent(store)?;
+    report.damaged.extend(first.iter().map(|Finding { key, what }| {
+        format!("record {}: {}", name_of(key.as_bytes()), what.text())
+    }));
+    if more > 0 {
+        report.damaged.push(format!("{more} more do not fit the index"));
     }
+    Ok(report)
 }
 
 /// A store in memory with its commit thread, for tests; also what makes it fail.
 pub fn start_memory() -> std::io::Result<(StoragePort, Arc<MemoryStorage>)> {
     let memory = Arc::<MemoryStorage>::default();
-    let (port, _handle) = start(Arc::clone(&memory) as _, Box::new(|_| {}))?;
+    let (port, _handle) = start(Arc::clone(&memory) as _, Box::new(|_| {}), Box::new(|_| {}))?;
     Ok((port, memory))
 }
 
@@ -134,27 +166,31 @@ pub async fn work(
     on_poison: impl FnOnce(String) + Send + 'static,
 ) {
     let (_never_told, stop) = oneshot::channel();
-    Writer::new(backend, Arc::default(), Box::new(on_poison)).run(queue, stop).await;
+    let (_no_key, installs) = mpsc::channel(1);
+    let writer = Writer::new(backend, Arc::default(), Box::new(on_poison), Box::new(|_| {}));
+    writer.run(queue, installs, stop).await;
 }
 
 /// Starts the commit thread over a backend.
 pub(crate) fn start(
     backend: Arc<dyn StorageBackend>,
     on_poison: OnPoison,
+    on_distrust: OnDistrust,
 ) -> std::io::Result<(StoragePort, StorageHandle)> {
     let (writer, queue) = Port::to_thread(QUEUE);
+    let (index, installs) = Port::to_thread(1);
     let (stop, stopped) = oneshot::channel();
     let (ending, ended) = oneshot::channel();
     let stats = Arc::<Stats>::default();
-    let work = Writer::new(Arc::clone(&backend), Arc::clone(&stats), on_poison);
+    let work = Writer::new(Arc::clone(&backend), Arc::clone(&stats), on_poison, on_distrust);
     // Only to wait for the queue and the word to stop at once; it drives nothing else.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let thread = std::thread::Builder::new().name("storage".to_owned()).spawn(move || {
         let _ending: oneshot::Sender<()> = ending;
-        runtime.block_on(work.run(queue, stopped));
+        runtime.block_on(work.run(queue, installs, stopped));
     })?;
     let port = StoragePort { reader: Arc::clone(&backend) as _, writer };
-    Ok((port, StorageHandle { backend, stats, stop, thread, ended }))
+    Ok((port, StorageHandle { backend, index, stats, stop, thread, ended }))
 }
 
 fn open_backend(config: &StorageConfig) -> Result<Arc<dyn StorageBackend>, OpenError> {

@@ -10,6 +10,10 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::StorageBackend;
 
+mod index;
+
+pub(crate) use index::*;
+
 /// A place for one test's store, which can be opened again and again.
 pub(crate) trait Store {
     /// Whether records outlive the opened store.
@@ -35,6 +39,12 @@ macro_rules! conformance {
             hostile_keys_and_values_come_back,
             what_was_applied_is_there_after_opening_again,
             any_groups_leave_what_a_plain_map_would_hold,
+            an_older_a_deleted_and_a_swapped_record_are_found_and_named,
+            a_part_of_the_index_that_goes_back_with_its_record_is_found,
+            an_index_that_is_gone_is_missed_and_made_anew_only_when_told,
+            without_its_key_a_store_with_an_index_takes_nothing,
+            no_commit_makes_a_changed_index_fit_again,
+            an_index_fits_after_any_groups,
         );
     };
     ($store:ident: $($case:ident,)+) => {

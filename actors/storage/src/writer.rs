@@ -7,11 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mssm_messages::Letter;
 use mssm_messages::failpoint;
+use mssm_messages::index::{IndexError, InstallIndex, Standing};
 use mssm_messages::storage::{Commit, StorageError, Write};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use crate::StorageBackend;
+
+mod keeping;
+
+pub(crate) use keeping::{Keeping, OnDistrust};
 
 /// How many batches may wait; at some 10,000 a second the last has then waited half a second.
 pub(crate) const QUEUE: usize = 4096;
@@ -52,7 +57,7 @@ pub(crate) type OnPoison = Box<dyn FnOnce(String) + Send>;
 
 /// Applies groups, and nothing more once a sync has failed.
 pub(crate) struct Writer {
-    backend: Arc<dyn StorageBackend>,
+    keeping: Keeping,
     stats: Arc<Stats>,
     on_poison: Option<OnPoison>,
     poison: Option<String>,
@@ -63,19 +68,28 @@ impl Writer {
         backend: Arc<dyn StorageBackend>,
         stats: Arc<Stats>,
         on_poison: OnPoison,
+        on_distrust: OnDistrust,
     ) -> Self {
-        Self { backend, stats, on_poison: Some(on_poison), poison: None }
+        let keeping = Keeping::new(backend, on_distrust);
+        Self { keeping, stats, on_poison: Some(on_poison), poison: None }
     }
 
     /// Works until all ports are gone, or until told to stop: then finishes what waits.
     pub(crate) async fn run(
         mut self,
         mut queue: mpsc::Receiver<Letter<Commit>>,
+        mut installs: mpsc::Receiver<Letter<InstallIndex>>,
         mut stop: oneshot::Receiver<()>,
     ) {
         let mut stoppable = true;
         loop {
+            let comparing = self.keeping.is_comparing();
             let first = tokio::select! {
+                biased;
+                Some(letter) = installs.recv() => {
+                    let _gone = letter.reply.send(self.install(letter.message));
+                    continue;
+                }
                 letter = queue.recv() => letter,
                 told = &mut stop, if stoppable => {
                     stoppable = false;
@@ -85,12 +99,26 @@ impl Writer {
                     }
                     continue;
                 }
+                () = std::future::ready(()), if comparing => {
+                    self.keeping.compare_further();
+                    continue;
+                }
             };
             let Some(first) = first else { return };
             let letters = gather(first, &mut queue);
             self.stats.queued.store(queue.len() as u64, Ordering::Relaxed);
             self.answer(letters);
+            // Also where commits never cease.
+            self.keeping.compare_further();
         }
+    }
+
+    fn install(&mut self, message: InstallIndex) -> Result<Standing, IndexError> {
+        if let Some(cause) = &self.poison {
+            return Err(StorageError::Poisoned(cause.clone()).into());
+        }
+        let installed = catch_unwind(AssertUnwindSafe(|| self.keeping.install(message.0)));
+        installed.unwrap_or_else(|_| Err(StorageError::Io("the index panicked".to_owned()).into()))
     }
 
     /// Applies a group and answers it; whoever has gone away is no reason not to.
@@ -141,7 +169,7 @@ impl Writer {
             return Err(StorageError::Poisoned(cause.clone()));
         }
         failpoint::here("store.before_commit");
-        let applied = catch_unwind(AssertUnwindSafe(|| self.backend.apply(group)))
+        let applied = catch_unwind(AssertUnwindSafe(|| self.keeping.apply(group)))
             .unwrap_or_else(|_| Err(StorageError::Unknown("the storage panicked".to_owned())));
         failpoint::here("store.after_commit");
         match applied {

@@ -1,7 +1,7 @@
 //! The keyring: data keys by term, the purpose secret, and their one binary form.
 //!
 //! ```text
-//! byte  0      form, 1
+//! byte  0      form: 2, or 1 while the store has no index
 //! bytes 1-16   cluster id
 //! bytes 17-48  purpose secret
 //! bytes 49-50  how many terms follow, big endian, at least one
@@ -22,7 +22,8 @@ use crate::fingerprint::FingerprintKey;
 use crate::hazmat::hkdf;
 use crate::names::NameKey;
 
-const FORM: u8 = 1;
+const FORM: u8 = 2;
+const FORM_UNINDEXED: u8 = 1;
 const HEAD: usize = 51;
 const ENTRY: usize = 52;
 
@@ -63,6 +64,7 @@ pub struct Keyring {
     cluster: ClusterId,
     purpose_secret: Key32,
     terms: Vec<DataKey>,
+    indexed: bool,
 }
 
 impl Keyring {
@@ -82,7 +84,7 @@ impl Keyring {
     pub fn generate(now: Timestamp, random: &dyn Random) -> Self {
         let cluster = ClusterId::from_uuid(generate_uuid(random));
         let purpose_secret = Key32::generate(random);
-        let mut keyring = Self { cluster, purpose_secret, terms: Vec::new() };
+        let mut keyring = Self { cluster, purpose_secret, terms: Vec::new(), indexed: true };
         keyring.push(Term::FIRST, now, random);
         keyring
     }
@@ -90,6 +92,16 @@ impl Keyring {
     /// The store that these keys belong to.
     pub const fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// True if the store is known to have an index: one that is gone was taken away.
+    pub const fn is_indexed(&self) -> bool {
+        self.indexed
+    }
+
+    /// The store has an index from now on.
+    pub const fn set_indexed(&mut self) {
+        self.indexed = true;
     }
 
     /// The data key that encrypts: the newest.
@@ -132,7 +144,7 @@ impl Keyring {
     pub fn encode(&self) -> SecretBytes {
         // Sized at once: growing would leave copies behind.
         let mut bytes = Vec::with_capacity(HEAD + ENTRY * self.terms.len());
-        bytes.push(FORM);
+        bytes.push(if self.indexed { FORM } else { FORM_UNINDEXED });
         bytes.extend_from_slice(self.cluster.uuid().as_bytes());
         // EXPOSE: copied into the secret that is returned.
         bytes.extend_from_slice(self.purpose_secret.expose());
@@ -152,7 +164,7 @@ impl Keyring {
     pub fn decode(bytes: &[u8]) -> Result<Self, KeyringError> {
         let mut reader = Reader(bytes);
         let [form] = reader.take()?;
-        if form != FORM {
+        if ![FORM, FORM_UNINDEXED].contains(&form) {
             return Err(KeyringError::UnknownForm(form));
         }
         let cluster: [u8; 16] = reader.take()?;
@@ -176,7 +188,7 @@ impl Keyring {
             }
             terms.push(DataKey { info, key: reader.key()? });
         }
-        Ok(Self { cluster, purpose_secret, terms })
+        Ok(Self { cluster, purpose_secret, terms, indexed: form == FORM })
     }
 
     /// The data keys, ready to seal and open.
@@ -292,113 +304,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use mssm_domain::StoredKey;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::testing::Seeded;
-
-    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_123);
-
-    fn keyring(seed: u64, rotations: usize) -> Keyring {
-        let random = Seeded::new(seed);
-        let mut keyring = Keyring::generate(NOW, &random);
-        for _ in 0..rotations {
-            keyring.rotate(NOW, &random).unwrap();
-        }
-        keyring
-    }
-
-    #[test]
-    fn rotation_seals_under_the_new_term_and_opens_the_old() {
-        let mut keyring = keyring(1, 0);
-        let (random, stored) = (Seeded::new(2), StoredKey::new(b"key".to_vec()));
-        let place = Place { key: &stored, version: 1 };
-        let old = keyring.record_keys().seal(place, b"old", NOW, &random).unwrap();
-        assert_eq!(keyring.rotate(NOW, &random), Ok(Term::new(2)));
-        let keys = keyring.record_keys();
-        let new = keys.seal(place, b"new", NOW, &random).unwrap();
-        assert_eq!(Header::read(&new).unwrap().term, Term::new(2));
-        assert_eq!(keys.open(place, &old).unwrap().expose(), b"old");
-        assert_eq!(keys.open(place, &new).unwrap().expose(), b"new");
-        // A keyring from before the rotation does not know the new term.
-        let before = Keyring::decode(super::tests::keyring(1, 0).encode().expose()).unwrap();
-        let refused = before.record_keys().open(place, &new).err();
-        assert_eq!(refused, Some(EnvelopeError::UnknownTerm(Term::new(2))));
-    }
-
-    #[test]
-    fn rotation_leaves_purposes_alone_and_no_two_share_a_key() {
-        let mut keyring = keyring(1, 0);
-        let labels = [Label::Audit, Label::Index, Label::Marker, Label::Token];
-        let hashes =
-            |keyring: &Keyring| labels.map(|label| keyring.fingerprint_key(label).of(b"x"));
-        let before = hashes(&keyring);
-        for (index, hash) in before.iter().enumerate() {
-            assert!(!before[..index].contains(hash));
-        }
-        let [seed, salts] = keyring.audit_keys();
-        assert!(!seed.is_same_as(&salts));
-        keyring.rotate(NOW, &Seeded::new(9)).unwrap();
-        assert_eq!(hashes(&keyring), before);
-        assert!(keyring.audit_keys()[0].is_same_as(&seed));
-    }
-
-    #[test]
-    fn a_new_term_is_due_before_the_bound() {
-        let mut keyring = keyring(1, 1);
-        let limit = Keyring::SEALS_MAX - Keyring::SEALS_RESERVE;
-        keyring.count(Term::FIRST, Keyring::SEALS_MAX);
-        keyring.count(Term::new(2), limit - 1);
-        assert!(!keyring.must_rotate());
-        keyring.count(Term::new(2), 1);
-        assert!(keyring.must_rotate());
-        keyring.rotate(NOW, &Seeded::new(1)).unwrap();
-        assert!(!keyring.must_rotate());
-    }
-
-    #[test]
-    fn terms_out_of_order_are_refused() {
-        let mut bytes = keyring(1, 1).encode().expose().to_vec();
-        bytes[HEAD + ENTRY + 3] = 1;
-        assert_eq!(Keyring::decode(&bytes).err(), Some(KeyringError::Malformed));
-        bytes[HEAD + 3] = 0;
-        assert_eq!(Keyring::decode(&bytes).err(), Some(KeyringError::Malformed));
-        bytes[0] = 2;
-        assert_eq!(Keyring::decode(&bytes).err(), Some(KeyringError::UnknownForm(2)));
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_encoded_decodes(seed in any::<u64>(), rotations in 0_usize..5, seals in any::<u64>()) {
-            let mut original = keyring(seed, rotations);
-            original.count(Term::FIRST, seals);
-            let bytes = original.encode();
-            let decoded = Keyring::decode(bytes.expose()).unwrap();
-            prop_assert!(decoded.encode().expose() == bytes.expose());
-            prop_assert_eq!(decoded.cluster(), original.cluster());
-            prop_assert!(decoded.terms().eq(original.terms()));
-        }
-
-        #[test]
-        fn no_other_length_decodes(seed in any::<u64>(), rotations in 0_usize..3, cut in 1_usize..200) {
-            let mut bytes = keyring(seed, rotations).encode().expose().to_vec();
-            bytes.push(0);
-            prop_assert!(Keyring::decode(&bytes).is_err());
-            let keep = bytes.len().saturating_sub(1 + cut);
-            prop_assert!(Keyring::decode(&bytes[..keep]).is_err());
-        }
-
-        #[test]
-        fn hostile_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Keyring::decode(&bytes);
-            if let Some(first) = bytes.first_mut() {
-                *first = FORM;
-            }
-            if let Ok(keyring) = Keyring::decode(&bytes) {
-                prop_assert!(keyring.encode().expose() == bytes);
-            }
-        }
-    }
-}
+mod tests;

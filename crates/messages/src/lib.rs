@@ -13,6 +13,7 @@ pub mod devices;
 pub mod engine;
 pub mod failpoint;
 mod guard;
+pub mod index;
 pub mod jwt;
 pub mod keys;
 pub mod kv;

@@ -3,6 +3,7 @@
 use actix::{Message, Recipient};
 use mssm_domain::{ClusterId, ErrorKind, Fault, SecretBytes, SecretText, Term, Timestamp};
 
+use crate::index::Findings;
 use crate::{Changes, PortError, storage::StorageError};
 
 /// Founds a new store. Replies the shares and the root token, which nobody will ever see again.
@@ -90,6 +91,11 @@ pub struct AutoUnseal;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), SealError>")]
 pub struct SealNow;
+
+/// From whoever watches the store: records are not what was written last. Seals.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), SealError>")]
+pub struct Distrust(pub Findings);
 
 /// Adds a data key; new records are sealed under it, old ones stay readable.
 #[derive(Clone, Copy, Debug, Message)]

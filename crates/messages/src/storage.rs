@@ -107,6 +107,9 @@ pub enum StorageError {
     /// The writer stopped after a failed sync and takes nothing more until a restart.
     #[error("the store takes no more writes since a sync failed: {0}")]
     Poisoned(String),
+    /// The server is sealed: the index over the store has no key. Nothing was written.
+    #[error("the store is sealed")]
+    Sealed,
     /// One record cannot be read; the place in words.
     #[error("damaged record: {0}")]
     Damaged(String),
@@ -119,6 +122,7 @@ impl Fault for StorageError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Precondition(_) => ErrorKind::Conflict,
+            Self::Sealed => ErrorKind::Sealed,
             Self::Busy | Self::NoSpace(_) | Self::Poisoned(_) => ErrorKind::Unavailable,
             Self::Unknown(_) | Self::Damaged(_) | Self::Io(_) => ErrorKind::Internal,
         }
@@ -134,6 +138,7 @@ impl Fault for StorageError {
                     "the outcome of this write is unknown, read before trying again"
                 }
                 Self::Poisoned(_) => "the storage failed to sync and stopped, restart the server",
+                Self::Sealed => "Vault is sealed",
                 Self::Damaged(_) => "a stored record is damaged, run mssm storage check",
                 Self::Io(_) => "the storage cannot be read",
             }

@@ -123,6 +123,8 @@ impl Server {
             storage: store.port(),
             clock: Arc::new(clock.clone()),
             random: random.clone(),
+            index: None,
+            accept_rollback: false,
         })
         .start();
         let replica = || KeyReplica::start(&keeper, Arc::new(clock.clone()), random.clone());

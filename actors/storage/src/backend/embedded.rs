@@ -16,6 +16,7 @@ use tracing::warn;
 use self::watch::{Events, Failure, Watch, WatchedFile};
 use super::{StorageBackend, decide, page_start};
 use crate::folder::{beside, open_private, sync_folder};
+use crate::index::is_index;
 use crate::value;
 
 #[cfg(test)]
@@ -232,7 +233,7 @@ impl StorageBackend for EmbeddedStorage {
         let walked = self.with_page(&[], None, usize::MAX, |key, value| {
             position += 1;
             match value::split(key, value) {
-                Ok(_) => report.records += 1,
+                Ok(_) => report.records += u64::from(!is_index(key)),
                 Err(cause) => {
                     let place = format!("{FILE}: record {position} of table records: {cause}");
                     report.damaged.push(place);

@@ -15,10 +15,13 @@ use mssm_messages::storage::{Commit, Report, StorageError, StorageReader};
 
 use super::{Effects, StorageBackend, page_start, plan};
 use crate::folder::{beside, create_folder, is_no_space, open_private, sync_folder};
+use crate::index::is_index;
 
 mod entry;
 mod journal;
 mod load;
+
+pub(crate) use entry::name_of;
 
 /// What is known without looking into files.
 #[derive(Debug, Default)]
@@ -298,7 +301,7 @@ impl StorageBackend for FileStorage {
         let mut report = Report::default();
         for key in self.keys(&[], None, usize::MAX) {
             match self.load_or_isolate(&key) {
-                Ok(Some(_)) => report.records += 1,
+                Ok(Some(_)) => report.records += u64::from(!is_index(&key)),
                 // Damaged ones are listed below; one that is gone was deleted meanwhile.
                 Ok(None) | Err(StorageError::Damaged(_)) => {}
                 Err(cause) => {

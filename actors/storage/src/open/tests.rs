@@ -22,7 +22,7 @@ fn put() -> (StoredKey, StoredRecord, Commit) {
 }
 
 fn refusal(config: &StorageConfig) -> String {
-    open(config, |_| {}).err().map(|error| error.to_string()).unwrap_or_default()
+    open(config, |_| {}, |_| {}).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 #[actix_rt::test]
@@ -31,7 +31,7 @@ async fn what_is_written_through_the_port_is_read_back_after_a_restart() {
     let (key, record, batch) = put();
     for kind in KINDS {
         let config = config(kind, &parent.path().join(format!("{kind:?}")));
-        let (port, handle) = open(&config, |_| {}).unwrap();
+        let (port, handle) = open(&config, |_| {}, |_| {}).unwrap();
         assert_eq!(port.writer.commit(batch.clone()).await, Ok(Ok(())));
         assert_eq!(port.reader.read(&key), Ok(Some(record.clone())));
         assert!(refusal(&config).contains("in use by another server"));
@@ -39,7 +39,7 @@ async fn what_is_written_through_the_port_is_read_back_after_a_restart() {
         drop(port);
 
         assert_eq!(check_offline(&config).unwrap().unwrap().records, 1);
-        let (port, _handle) = open(&config, |_| {}).unwrap();
+        let (port, _handle) = open(&config, |_| {}, |_| {}).unwrap();
         assert_eq!(port.reader.read(&key), Ok(Some(record.clone())));
         for file in walk(&config.folder) {
             let mode = file.metadata().unwrap().permissions().mode() & 0o777;

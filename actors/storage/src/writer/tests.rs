@@ -22,7 +22,7 @@ fn writer(memory: &Arc<MemoryStorage>) -> (Writer, Arc<Mutex<Vec<String>>>) {
     let told = Arc::<Mutex<Vec<String>>>::default();
     let listener = Arc::clone(&told);
     let tell = Box::new(move |cause| listener.lock().unwrap().push(cause));
-    (Writer::new(Arc::clone(memory) as _, Arc::default(), tell), told)
+    (Writer::new(Arc::clone(memory) as _, Arc::default(), tell, Box::new(|_| {})), told)
 }
 
 #[actix_rt::test]
@@ -131,7 +131,7 @@ impl StorageBackend for Panics {
 async fn a_panic_poisons_and_the_thread_goes_on_answering() {
     let (tell, told) = oneshot::channel();
     let on_poison = Box::new(move |cause| tell.send(cause).unwrap());
-    let (port, handle) = start(Arc::new(Panics), on_poison).unwrap();
+    let (port, handle) = start(Arc::new(Panics), on_poison, Box::new(|_| {})).unwrap();
     assert!(matches!(port.writer.commit(put("a")).await, Ok(Err(StorageError::Unknown(_)))));
     assert!(matches!(port.writer.commit(put("a")).await, Ok(Err(StorageError::Poisoned(_)))));
     assert_eq!(told.await.unwrap(), "the storage panicked");
@@ -141,7 +141,8 @@ async fn a_panic_poisons_and_the_thread_goes_on_answering() {
 #[actix_rt::test]
 async fn a_shutdown_finishes_what_waits_and_takes_nothing_more() {
     let memory = Arc::<MemoryStorage>::default();
-    let (port, handle) = start(Arc::clone(&memory) as _, Box::new(|_| {})).unwrap();
+    let (port, handle) =
+        start(Arc::clone(&memory) as _, Box::new(|_| {}), Box::new(|_| {})).unwrap();
     let handed = Rc::<Cell<u32>>::default();
     let waiting: Vec<_> = (0..100)
         .map(|number| {
@@ -171,7 +172,8 @@ async fn a_shutdown_finishes_what_waits_and_takes_nothing_more() {
 async fn the_thread_ends_with_the_last_port_even_without_its_handle() {
     let (tell, ended) = oneshot::channel::<()>();
     let on_poison = Box::new(move |_| drop(tell));
-    let (port, handle) = start(Arc::<MemoryStorage>::default(), on_poison).unwrap();
+    let (port, handle) =
+        start(Arc::<MemoryStorage>::default(), on_poison, Box::new(|_| {})).unwrap();
     drop(handle);
     assert_eq!(port.writer.commit(put("a")).await, Ok(Ok(())), "a dropped handle stops nothing");
     drop(port);

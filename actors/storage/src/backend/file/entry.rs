@@ -9,7 +9,7 @@ use crate::value;
 const MAGIC: &[u8; 8] = b"mssmrec\x01";
 
 /// The file of a key: SHA-256 of the key in hex, so that any key has a short, plain name.
-pub(super) fn name_of(key: &[u8]) -> String {
+pub(crate) fn name_of(key: &[u8]) -> String {
     const HEX: [char; 16] =
         ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     let digits = |byte: u8| [usize::from(byte >> 4), usize::from(byte & 15)];

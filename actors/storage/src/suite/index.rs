@@ -1,0 +1,235 @@
+//! What every backend's records are held to: nothing that was put back by hand stays unseen.
+
+use std::sync::{Arc, Mutex};
+
+use mssm_domain::{StoredKey, StoredRecord};
+use mssm_messages::index::{Discrepancy, Findings, IndexError, IndexKey, IndexOpening, Standing};
+use mssm_messages::storage::{Commit, Expect, StorageError, Write};
+use sha2::{Digest, Sha256};
+
+use super::{Store, key, put, record, when};
+use crate::StorageBackend;
+use crate::index::{consistent, is_index};
+use crate::writer::Keeping;
+
+struct Key;
+
+impl IndexKey for Key {
+    fn tag(&self, item: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(b"the key").chain_update(item).finalize().into()
+    }
+}
+
+/// A store with its index, as the commit thread holds it, and what it says of records.
+struct Kept {
+    keeping: Keeping,
+    told: Arc<Mutex<Vec<Findings>>>,
+}
+
+impl Kept {
+    fn new(store: &Arc<dyn StorageBackend>) -> Self {
+        let told = Arc::<Mutex<Vec<Findings>>>::default();
+        let listener = Arc::clone(&told);
+        let tell = Box::new(move |findings| listener.lock().unwrap().push(findings));
+        Self { keeping: Keeping::new(Arc::clone(store), tell), told }
+    }
+
+    fn install(&mut self, expected: bool, accept: bool) -> Result<Standing, IndexError> {
+        let vital = vec![key("vital/")];
+        self.keeping.install(Some(IndexOpening { key: Box::new(Key), vital, expected, accept }))
+    }
+
+    fn open(store: &Arc<dyn StorageBackend>) -> Self {
+        let mut kept = Self::new(store);
+        assert_eq!(kept.install(false, false), Ok(Standing::default()));
+        kept
+    }
+
+    fn commit(&mut self, writes: Vec<Write>) {
+        assert_eq!(self.keeping.apply(&[when(&[], writes)]), Ok(vec![Ok(())]));
+    }
+
+    /// Compares all; what was told meanwhile.
+    fn swept(&mut self) -> Vec<(StoredKey, Discrepancy)> {
+        while self.keeping.is_comparing() {
+            self.keeping.compare_further();
+        }
+        named(&self.told.lock().unwrap().drain(..).next().unwrap_or_default())
+    }
+}
+
+fn named(findings: &Findings) -> Vec<(StoredKey, Discrepancy)> {
+    findings.first.iter().map(|finding| (finding.key.clone(), finding.what)).collect()
+}
+
+/// What is found at an opening, or behind it.
+fn found(store: &Arc<dyn StorageBackend>) -> Vec<(StoredKey, Discrepancy)> {
+    let mut kept = Kept::new(store);
+    match kept.install(true, false) {
+        Ok(_) => kept.swept(),
+        Err(IndexError::Distrusted(findings)) => named(&findings),
+        Err(IndexError::Storage(error)) => panic!("{error}"),
+    }
+}
+
+/// A store with some records, each written twice, and what lay in it before the second time.
+fn written_twice<S: Store>() -> (S, Arc<dyn StorageBackend>, Vec<(StoredKey, StoredRecord)>) {
+    let place = S::create();
+    let store = place.open();
+    let mut kept = Kept::open(&store);
+    let names = ["a", "b", "vital/c", "vital/d"];
+    kept.commit(names.map(|name| put(name, 1)).to_vec());
+    kept.commit(vec![put("gone", 1), put("vital/gone", 1)]);
+    let before = store.scan_records(b"", None, usize::MAX).unwrap();
+    kept.commit(names.map(|name| put(name, 2)).to_vec());
+    kept.commit(vec![Write::Delete(key("gone")), Write::Delete(key("vital/gone"))]);
+    assert_eq!(kept.swept(), []);
+    (place, store, before)
+}
+
+pub(crate) fn an_older_a_deleted_and_a_swapped_record_are_found_and_named<S: Store>() {
+    let (_place, store, _) = written_twice::<S>();
+    assert_eq!(found(&store), []);
+    let now = |name: &str| store.read(&key(name)).unwrap().unwrap();
+    for (one, other) in [("a", "b"), ("vital/c", "vital/d")] {
+        let (first, second) = (now(one), now(other));
+        store.put(&key(one), &record(1, 1)).unwrap();
+        assert_eq!(found(&store), [(key(one), Discrepancy::Changed)], "an older one");
+        assert_eq!(consistent(&*store).unwrap().first.len(), 1, "seen without the key, too");
+        store.delete(&key(one)).unwrap();
+        assert_eq!(found(&store), [(key(one), Discrepancy::Missing)], "none");
+
+        let (changed, exchanged) = (record(2, 3), record(2, 4));
+        let mut kept = Kept::new(&store);
+        kept.install(true, true).unwrap();
+        let writes = [(one, &changed), (other, &exchanged)];
+        kept.commit(writes.map(|(name, record)| Write::Put(key(name), record.clone())).to_vec());
+        assert_eq!(found(&store), []);
+        store.put(&key(one), &exchanged).unwrap();
+        store.put(&key(other), &changed).unwrap();
+        let mut both = found(&store);
+        both.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(both, [one, other].map(|name| (key(name), Discrepancy::Changed)), "swapped");
+
+        kept.install(true, true).unwrap();
+        kept.commit(vec![Write::Put(key(one), first), Write::Put(key(other), second)]);
+        assert_eq!(found(&store), []);
+    }
+    for name in ["gone", "vital/gone"] {
+        store.put(&key(name), &record(1, 1)).unwrap();
+        assert_eq!(found(&store), [(key(name), Discrepancy::Unknown)], "deleted, and there again");
+        assert_eq!(consistent(&*store).unwrap().first.len(), 1);
+        store.delete(&key(name)).unwrap();
+    }
+    assert_eq!((found(&store), consistent(&*store)), (vec![], Ok(Findings::default())));
+}
+
+/// Whoever puts a record back may put its part of the index back, too: all of it but the root, say.
+pub(crate) fn a_part_of_the_index_that_goes_back_with_its_record_is_found<S: Store>() {
+    let (_place, store, before) = written_twice::<S>();
+    let after = store.scan_records(b"", None, usize::MAX).unwrap();
+    let root = |key: &StoredKey| is_index(key.as_bytes()) && key.as_bytes().len() == 3;
+    let wholly: Vec<&str> = vec!["a", "b", "vital/c", "vital/d", "gone", "vital/gone"];
+    for left_out in wholly.iter().map(key).chain([key("the root")]) {
+        for (back, record) in &before {
+            if *back != left_out && !(left_out == key("the root") && root(back)) {
+                store.put(back, record).unwrap();
+            }
+        }
+        assert_ne!(found(&store), [], "all went back but one");
+        for (back, _) in &before {
+            store.delete(back).unwrap();
+        }
+        for (there, record) in &after {
+            store.put(there, record).unwrap();
+        }
+        assert_eq!(found(&store), []);
+    }
+    // What nobody can see from the inside: everything is as it once was.
+    for (there, _) in &after {
+        store.delete(there).unwrap();
+    }
+    for (back, record) in &before {
+        store.put(back, record).unwrap();
+    }
+    assert_eq!(found(&store), []);
+}
+
+pub(crate) fn an_index_that_is_gone_is_missed_and_made_anew_only_when_told<S: Store>() {
+    let (_place, store, _) = written_twice::<S>();
+    for record in store.scan(b"", None, usize::MAX).unwrap() {
+        if is_index(record.as_bytes()) {
+            store.delete(&record).unwrap();
+        }
+    }
+    assert_eq!(found(&store).len(), 1);
+    let mut kept = Kept::new(&store);
+    assert!(kept.install(true, false).is_err());
+    assert_eq!(named(&kept.install(true, true).unwrap().accepted).len(), 1);
+    kept.commit(vec![put("a", 3)]);
+    assert_eq!(found(&store), []);
+}
+
+pub(crate) fn without_its_key_a_store_with_an_index_takes_nothing<S: Store>() {
+    let place = S::create();
+    let store = place.open();
+    let mut kept = Kept::open(&store);
+    kept.commit(vec![put("a", 1)]);
+    kept.keeping.install(None).unwrap();
+    let late = when(&[], vec![put("a", 2)]);
+    assert_eq!(kept.keeping.apply(&[late]), Err(StorageError::Sealed));
+    assert_eq!(found(&store), []);
+}
+
+/// A commit that meets a part of the index that was changed does not write over it.
+pub(crate) fn no_commit_makes_a_changed_index_fit_again<S: Store>() {
+    let (_place, store, before) = written_twice::<S>();
+    let mut kept = Kept::open(&store);
+    for (back, record) in &before {
+        if is_index(back.as_bytes()) && back.as_bytes().len() == 5 {
+            store.put(back, record).unwrap();
+        }
+    }
+    let refused = kept.keeping.apply(&[when(&[], vec![put("a", 3)])]);
+    assert!(matches!(refused, Err(StorageError::Damaged(_))), "{refused:?}");
+    assert!(!kept.told.lock().unwrap().is_empty(), "the server is told to seal");
+}
+
+/// The answers are those of the backend alone, and the index fits after each group.
+pub(crate) fn an_index_fits_after_any_groups<S: Store>() {
+    let place = S::create();
+    let store = place.open();
+    let mut kept = Kept::open(&store);
+    let (mut place_of, mut model) = (7_u64, std::collections::BTreeMap::new());
+    for _ in 0..12 {
+        let group: Vec<Commit> = (0..4)
+            .map(|_| {
+                place_of = place_of.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1442);
+                let name = format!(
+                    "{}{}",
+                    if place_of & 4096 == 0 { "" } else { "vital/" },
+                    place_of >> 61
+                );
+                let expect = if place_of & 8192 == 0 { Expect::Present } else { Expect::Absent };
+                let write = if place_of & 16384 == 0 {
+                    put(&name, place_of >> 40)
+                } else {
+                    Write::Delete(key(&name))
+                };
+                when(&[(&name, expect)], vec![put(&format!("{name}+"), 1), write])
+            })
+            .collect();
+        let expected: Vec<_> =
+            group.iter().map(|batch| super::model_apply(&mut model, batch)).collect();
+        assert_eq!(kept.keeping.apply(&group), Ok(expected));
+        let there = store.scan_records(b"", None, usize::MAX).unwrap();
+        let there: Vec<_> =
+            there.into_iter().filter(|(key, _)| !is_index(key.as_bytes())).collect();
+        assert_eq!(there, model.clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(found(&store), []);
+    }
+    let all = model.keys().cloned().map(Write::Delete).collect();
+    kept.commit(all);
+    assert_eq!(store.check().unwrap().records, 0);
+    assert_eq!(store.scan(b"", None, 9).unwrap().len(), 1, "of an empty index the root is left");
+}
