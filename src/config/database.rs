@@ -111,7 +111,13 @@ fn connection(
         let problem = format!("cannot read {file}: {error}");
         ConfigError::at(&format!("{key}.ca_file"), &problem, "ca_file = \"/etc/mssm/ca.crt\"")
     })?;
+    if raw.rotation_period.is_some() && raw.rotation_schedule.is_some() {
+        let problem = "has both rotation_period and rotation_schedule";
+        return Err(ConfigError::at(key, problem, "leave one of the two out"));
+    }
+    let plan = plan(key, raw.rotation_period, raw.rotation_schedule, raw.rotation_window)?;
     Ok(ConnectionPatch {
+        plan,
         plugin_name: Some(plugin.to_owned()),
         connection_url: Some(SecretText::new(url)),
         username: Some(raw.username),
@@ -188,6 +194,20 @@ fn secs(key: &str, name: &str, text: Option<String>) -> Result<Option<u64>, Conf
     Ok(Some(secs))
 }
 
+/// When a password changes. Of period and schedule, the one that is not there takes the other's place.
+fn plan(
+    key: &str,
+    period: Option<String>,
+    schedule: Option<String>,
+    window: Option<String>,
+) -> Result<PlanPatch, ConfigError> {
+    Ok(PlanPatch {
+        rotation_period_secs: Some(secs(key, "rotation_period", period)?.unwrap_or(0)),
+        rotation_schedule: Some(schedule.unwrap_or_default()),
+        rotation_window_secs: Some(secs(key, "rotation_window", window)?.unwrap_or(0)),
+    })
+}
+
 fn static_role(key: &str, raw: raw::StaticRole) -> Result<StaticRolePatch, ConfigError> {
     if raw.rotation_period.is_some() == raw.rotation_schedule.is_some() {
         let problem = "needs one of rotation_period and rotation_schedule";
@@ -202,16 +222,7 @@ fn static_role(key: &str, raw: raw::StaticRole) -> Result<StaticRolePatch, Confi
         db_name: Some(raw.connection),
         usernames: Some(raw.usernames),
         rotation_statements: raw.rotation_statements,
-        // Of period and schedule, the one that is not there takes the other's place.
-        plan: PlanPatch {
-            rotation_period_secs: Some(
-                secs(key, "rotation_period", raw.rotation_period)?.unwrap_or(0),
-            ),
-            rotation_schedule: Some(raw.rotation_schedule.unwrap_or_default()),
-            rotation_window_secs: Some(
-                secs(key, "rotation_window", raw.rotation_window)?.unwrap_or(0),
-            ),
-        },
+        plan: plan(key, raw.rotation_period, raw.rotation_schedule, raw.rotation_window)?,
         credential_type: None,
         scram_iterations: raw.scram_iterations,
     })

@@ -113,6 +113,9 @@ pub(super) struct Connection {
     pub(super) ca_file: Option<String>,
     pub(super) allowed_roles: Option<Vec<String>>,
     pub(super) max_open_connections: Option<u32>,
+    pub(super) rotation_period: Option<String>,
+    pub(super) rotation_schedule: Option<String>,
+    pub(super) rotation_window: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

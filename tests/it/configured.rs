@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{CREATE, Client, Database, Options, Server, eventually};
+use crate::harness::{CREATE, Client, Database, Options, Server, eventually, write_private};
 
 fn connection(database: &Database, name: &str, port: u16) -> String {
     let postgres = database.postgres();
@@ -89,4 +89,43 @@ fn static_roles_of_the_configuration_file_wait_for_their_database_and_follow_the
     let root = server.root();
     let again = eventually("it is there", Duration::from_secs(20), || credentials(&root));
     assert_eq!(again, first);
+}
+
+#[test]
+fn under_a_plan_a_password_of_the_configuration_file_is_the_first_and_counts_when_it_changes() {
+    let database = Database::shared();
+    let user = format!("{}_root", database.name);
+    database.sql(&format!("CREATE ROLE {user} LOGIN CREATEROLE PASSWORD 'first'"));
+    let plain = connection(&database, "main", database.postgres().port());
+    let plain = plain.trim_end().replace(database.postgres().admin_user(), &user);
+    let create = CREATE.replace('"', "\\\"");
+    let more = format!(
+        "{plain}\nrotation_period = \"5s\"\n\n[db.roles.app]\nconnection = \"main\"\n\
+         creation = [\"{create}\"]\n"
+    );
+    let files = vec![("db.password", "first".to_owned())];
+    let mut server = Server::ready(Options { more, files, ..Options::default() });
+    let mints = |server: &Server| server.root().get("db/creds/app").status == 200;
+    assert!(mints(&server));
+    eventually("it is rotated", Duration::from_secs(30), || {
+        database.login(&user, "first").is_err().then_some(())
+    });
+    assert!(mints(&server));
+    for _ in 0..2 {
+        server.kill9();
+        server.again();
+        server.unseal();
+        eventually("it logs in", Duration::from_secs(15), || mints(&server).then_some(()));
+    }
+    // Set anew by hand: the file has it, and nobody else.
+    server.stop();
+    database.sql(&format!("ALTER ROLE {user} PASSWORD 'second'"));
+    write_private(&server.path("db.password"), "second");
+    server.again();
+    server.unseal();
+    eventually("it logs in", Duration::from_secs(15), || mints(&server).then_some(()));
+    eventually("it is rotated", Duration::from_secs(30), || {
+        database.login(&user, "second").is_err().then_some(())
+    });
+    assert!(mints(&server));
 }

@@ -21,7 +21,7 @@ use crate::quote::literal;
 use crate::record::{ConnectionRecord, encode};
 use crate::rolecheck::check_rotation;
 use crate::roles;
-use crate::rotation::{Key, RootRotation, root, statics};
+use crate::rotation::{Key, root, statics};
 use crate::spec::{Lane, Spec, application_name};
 
 /// More definitions in one mount than anybody lists.
@@ -323,14 +323,11 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
             Some((version, record)) => (version, record),
             None => (0, ConnectionRecord::new(generate_id(book))),
         };
-        // As the file says, nothing left of what was there but its identity; and its password, if
-        // the file's cannot be read now: logins that live need it to end.
+        // As the file says, nothing left of what was there but its identity and its passwords.
         let mut record = ConnectionRecord::new(before_it.id);
-        (record.system_identifier, record.managed) = (before_it.system_identifier, true);
-        patch.password.get_or_insert(before_it.password);
-        // Of what a rotation left, the passwords: one of them may be the one that holds.
-        let RootRotation { pending, previous, .. } = before_it.rotation;
-        record.rotation = RootRotation { pending, previous, ..RootRotation::default() };
+        (record.system_identifier, record.managed) = (before_it.system_identifier.clone(), true);
+        root::configured(book, &mut record, before_it, &mut patch)
+            .map_err(|error| of_file("connection", name.as_str(), &error))?;
         let application = application_name(cluster, book.boot, Lane::Mint);
         let told = apply(&mut record, patch);
         let told = told.map_err(|error| of_file("connection", name.as_str(), &error))?;
@@ -342,6 +339,7 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
             book.write(path, over, &record).await?;
             book.forget_connection(msg.mount, name.as_str());
         }
+        root::plan(book, msg.mount, name.as_str(), &record);
     }
     release(book, msg.mount, &named, &mut warnings).await?;
     let roles: Vec<String> = msg.roles.iter().map(|(name, _)| name.as_str().to_owned()).collect();

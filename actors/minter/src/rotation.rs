@@ -60,7 +60,10 @@ async fn scan_once(book: &Book) -> Result<(), EngineError> {
     for mount in mounts(book).await? {
         for name in names(book, &connection_path(mount, "")).await? {
             match book.read::<ConnectionRecord>(&connection_path(mount, &name)).await {
-                Ok(Some((_, record))) => root::plan(book, mount, &name, &record),
+                Ok(Some((_, record))) => {
+                    let due = record.rotation.due(book.clock.now());
+                    book.agenda.offer(Key::root(mount, &name), due);
+                }
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "a connection's rotation is left out"),
             }

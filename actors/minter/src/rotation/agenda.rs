@@ -80,6 +80,14 @@ impl Agenda {
         };
     }
 
+    /// Notes when something is due, unless that is known: what is read late knows no better.
+    pub(crate) fn offer(&self, key: Key, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            let mut state = self.state.borrow_mut();
+            state.entries.entry(key).or_insert(Entry { at, failures: 0 });
+        }
+    }
+
     /// Notes that a try failed: the next one comes after twice the pause.
     pub(crate) fn fail(&self, key: Key, now: Timestamp) {
         let mut state = self.state.borrow_mut();

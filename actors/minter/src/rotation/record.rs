@@ -169,13 +169,15 @@ pub(crate) struct RootRotation {
     pub(crate) pending: Option<RootPending>,
     /// The one before: a failover or a restored backup of the database may bring it back.
     pub(crate) previous: Option<Kept>,
+    /// What the configuration file said when it was last read; it counts again when that changes.
+    pub(crate) configured: Option<Kept>,
 }
 
 impl RootRotation {
     /// True if there is nothing to write down.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { plan, disabled, since_ms: _, rotated_ms, pending, previous } = self;
-        let nothing = pending.is_none() && previous.is_none();
+        let Self { plan, disabled, since_ms: _, rotated_ms, pending, previous, configured } = self;
+        let nothing = pending.is_none() && previous.is_none() && configured.is_none();
         plan.is_empty() && !disabled && *rotated_ms == 0 && nothing
     }
 

@@ -87,6 +87,45 @@ pub(crate) fn apply(
     Ok(pending)
 }
 
+/// Takes over what a definition of the configuration file says of the password and its changes.
+///
+/// Of what was there before the passwords stay: one of them may be the one that holds. Under a plan the
+/// file's password is the first one, and counts again when the file has another. One that cannot be
+/// read now leaves what was there: logins that live need it to end.
+pub(crate) fn configured(
+    book: &Book,
+    record: &mut ConnectionRecord,
+    before: ConnectionRecord,
+    patch: &mut ConnectionPatch,
+) -> Result<(), EngineError> {
+    let ConnectionRecord { password: stored, rotation: before, .. } = before;
+    let rotated = before.rotated_ms > 0;
+    let rotation = &mut record.rotation;
+    (rotation.pending, rotation.previous) = (before.pending, before.previous);
+    rotation.plan.apply(std::mem::take(&mut patch.plan))?;
+    let planned = !rotation.plan.is_empty();
+    if planned {
+        let same = rotation.plan == before.plan;
+        rotation.since_ms = if same { before.since_ms } else { book.clock.now().unix_ms() };
+        (rotation.rotated_ms, rotation.configured) = (before.rotated_ms, before.configured);
+    }
+    let Some(file) = patch.password.take() else {
+        patch.password = Some(stored);
+        return Ok(());
+    };
+    let known = rotation.configured.as_ref().is_some_and(|Kept(known)| known.is_same_as(&file));
+    if planned && rotated && known {
+        patch.password = Some(stored);
+        return Ok(());
+    }
+    if rotated && !stored.is_same_as(&file) {
+        rotation.previous = Some(Kept(stored));
+    }
+    rotation.configured = planned.then(|| Kept(file.duplicate()));
+    patch.password = Some(file);
+    Ok(())
+}
+
 /// Sees to it that a change that was in doubt cannot come through behind the definition that
 /// replaces it: `live` logged in by that one.
 pub(crate) async fn supersede(
@@ -204,9 +243,9 @@ async fn read(book: &Book, mount: MountId, name: &str) -> Result<ConnectionRecor
 /// An error if a connection's password is not ours to change.
 pub(crate) fn check(name: &str, record: &ConnectionRecord) -> Result<(), EngineError> {
     let invalid = |why: &str| Err(EngineError::Invalid(format!("connection \"{name}\": {why}")));
-    if record.managed {
+    if record.managed && record.rotation.plan.is_empty() {
         return invalid(
-            "its password comes from the server's configuration, which would have the old one: it is changed there",
+            "its password comes from the server's configuration, which would have the old one: it is changed there, or given a rotation_period there",
         );
     }
     let dsn = record.dsn().map_err(EngineError::Invalid)?;
@@ -282,7 +321,11 @@ async fn settle(book: &Rc<Book>, record: &ConnectionRecord) -> Result<bool, Engi
     let new = logs_in(book, record, &pending.new.0).await?;
     failpoint::here("rotate.root_tried_new");
     let old = logs_in(book, record, &pending.old.0).await?;
-    if new == old {
+    let both = [&pending.new.0, &pending.old.0];
+    let replaced = !both.iter().any(|one| one.is_same_as(&record.password));
+    // The configuration file may have another by now: if that is the one, neither will ever hold.
+    let neither = !new && !old && replaced && logs_in(book, record, &record.password).await?;
+    if new == old && !neither {
         let what = if new { "both passwords log in" } else { "neither password logs in" };
         return Err(EngineError::Unavailable(format!("{what}, so neither is given up")));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mssm_domain::{ConnectionName, SecretText};
 use mssm_messages::engine::EngineError;
-use mssm_messages::minter::{ConnectionPatch, ReadConnection, WriteConnection};
+use mssm_messages::minter::{Configure, ConnectionPatch, ReadConnection, WriteConnection};
 use mssm_messages::rotation::{PlanPatch, RotateRoot};
 use mssm_messages::storage::StorageError;
 use mssm_testkit::{MemoryStore, TestDatabase, TestPostgres};
@@ -312,4 +312,36 @@ async fn while_both_passwords_log_in_neither_is_given_up() {
     assert!(rig.rotate_root().await.is_err(), "no second one before the first is settled");
     let altered = database.asked().iter().filter(|sql| sql.contains("ALTER")).count();
     assert_eq!(altered, 1);
+}
+
+#[actix_rt::test]
+async fn a_password_that_the_configuration_file_has_anew_ends_a_doubt() {
+    let place = Place::new().await;
+    let rig = place.rig(patch(place.postgres, &place.database.name)).await;
+    let configure = |password: &str| {
+        let plan = PlanPatch { rotation_period_secs: Some(3600), ..PlanPatch::default() };
+        let patch = ConnectionPatch {
+            password: Some(SecretText::new(password.to_owned())),
+            plan,
+            ..place.as_user()
+        };
+        let connections = vec![(ConnectionName::parse("main").unwrap(), patch)];
+        rig.minter.send(Configure { mount: rig.mount, connections, roles: Vec::new() })
+    };
+    configure(FIRST).await.unwrap().unwrap();
+    rig.rotate_root().await.unwrap();
+    // The file still has the first one.
+    configure(FIRST).await.unwrap().unwrap();
+    rig.mint("app").await.unwrap();
+    rig.rotate_root().await.unwrap();
+    rig.store.pass_next();
+    rig.store.fail_next(StorageError::NoSpace("full".to_owned()));
+    rig.rotate_root().await.unwrap_err();
+    place.sql(&format!("ALTER ROLE {} PASSWORD 'by hand'", place.user)).await;
+    rig.rotate_root().await.unwrap_err();
+    configure("by hand").await.unwrap().unwrap();
+    rig.mint("app").await.unwrap();
+    rig.rotate_root().await.unwrap();
+    assert!(!rig.in_doubt().await && !place.accepts(&place.user, "by hand").await);
+    rig.mint("app").await.unwrap();
 }
