@@ -323,3 +323,25 @@ async fn an_admin_who_may_only_create_roles_can_take_everything_back() {
     let sql = "SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'";
     assert_eq!(admin.query_one(sql, &[]).await.unwrap().get::<_, String>(0), owner);
 }
+
+#[actix_rt::test]
+async fn what_was_ended_stays_ended_though_the_admins_commits_are_not_synchronous() {
+    let postgres = TestPostgres::private();
+    let admin = postgres.admin("postgres").await;
+    // Nothing else is to write the log out in time.
+    for sql in [
+        "ALTER SYSTEM SET wal_writer_delay = '10s'",
+        "ALTER SYSTEM SET full_page_writes = off",
+        "SELECT pg_reload_conf()",
+        "ALTER ROLE CURRENT_USER SET synchronous_commit = off",
+    ] {
+        admin.batch_execute(sql).await.unwrap();
+    }
+    let (rig, _database) = rig(&postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    admin.batch_execute("CHECKPOINT").await.unwrap();
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    postgres.crash();
+    postgres.start();
+    assert!(!postgres.role_exists(&login.username).await);
+}
