@@ -10,7 +10,10 @@
 //! ff ff 'r'              root: form 1, for each page its number and tag, then the root's tag
 //! ff ff 'b' bucket       see `bucket.rs`
 //! ff ff 'b' bucket 'p'   a page, at its first bucket: for each of its buckets the number and tag
+//! ff ff 'd' version      what one commit changed since the root was written (`delta.rs`), then a tag
 //! ```
+//!
+//! Most commits write one delta; once many records have changed, the next takes them into the buckets.
 //!
 //! Hidden names begin with a length far below `ff ff`, the seal's own with `00 00`.
 
@@ -24,12 +27,18 @@ use mssm_messages::storage::{StorageError, StorageReader, Write};
 use sha2::{Digest, Sha256};
 
 use self::bucket::{Bucket, sum};
+use self::delta::{Changed, apply};
 use crate::backend::Effects;
 
 mod bucket;
 mod check;
+mod delta;
 
 pub(crate) use check::{Sweep, consistent};
+
+/// So many changes may wait in deltas: enough that a block of buckets is written once for many of
+/// them, few enough that taking them in holds commits up for some hundredths of a second.
+const WAITING: usize = if cfg!(test) { 4 } else { 1024 };
 
 /// What every key of the index begins with.
 const PREFIX: [u8; 2] = [0xff, 0xff];
@@ -54,7 +63,7 @@ type Tag = [u8; TAG];
 
 /// True for the index's own records.
 pub(crate) fn is_index(key: &[u8]) -> bool {
-    key.strip_prefix(&PREFIX).is_some_and(|rest| matches!(rest.first(), Some(b'r' | b'b')))
+    key.strip_prefix(&PREFIX).is_some_and(|rest| matches!(rest.first(), Some(b'r' | b'b' | b'd')))
 }
 
 /// Where the root lies.
@@ -102,6 +111,10 @@ pub(crate) struct Index {
     key: Box<dyn IndexKey>,
     vital: Vec<StoredKey>,
     version: u64,
+    /// The version of the root.
+    rooted: u64,
+    /// What deltas say of each bucket.
+    waiting: BTreeMap<u16, Changed>,
     /// Tags of the buckets that hold anything.
     buckets: BTreeMap<u16, Tag>,
     /// Tags of the pages that hold anything.
@@ -112,6 +125,8 @@ pub(crate) struct Index {
 #[derive(Debug)]
 pub(crate) struct Staged {
     version: u64,
+    /// What goes into a delta; else it is in the buckets, and so is all that waited.
+    delta: Option<Changed>,
     /// `None`: holds nothing any more.
     buckets: BTreeMap<u16, Option<Tag>>,
     pages: BTreeMap<u16, Option<Tag>>,
@@ -119,8 +134,9 @@ pub(crate) struct Staged {
 
 impl Index {
     /// The index of a store that holds nothing.
-    pub(crate) const fn empty(key: Box<dyn IndexKey>, vital: Vec<StoredKey>) -> Self {
-        Self { key, vital, version: 0, buckets: BTreeMap::new(), pages: BTreeMap::new() }
+    pub(crate) fn empty(key: Box<dyn IndexKey>, vital: Vec<StoredKey>) -> Self {
+        let (waiting, buckets, pages) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { key, vital, version: 0, rooted: 0, waiting, buckets, pages }
     }
 
     /// Reads root and pages of an empty index; false if the store has none.
@@ -135,7 +151,8 @@ impl Index {
         if *form != FORM {
             return Err(wrong());
         }
-        (self.version, self.pages) = (root.version, decode_tags(body).ok_or_else(wrong)?);
+        (self.version, self.rooted) = (root.version, root.version);
+        self.pages = decode_tags(body).ok_or_else(wrong)?;
         for (page, tag) in &self.pages {
             let key = page_key(*page);
             let record = part(store, &key)?.ok_or_else(|| broken(&key, []))?;
@@ -145,6 +162,7 @@ impl Index {
             }
             self.buckets.extend(decode_tags(body).ok_or_else(|| broken(&key, []))?);
         }
+        self.load_deltas(store)?;
         Ok(true)
     }
 
@@ -154,17 +172,23 @@ impl Index {
         store: &dyn StorageReader,
         effects: &Effects<'_>,
     ) -> Result<(Vec<Write>, Staged), Broken> {
+        let changed: Changed =
+            effects.iter().map(|(key, record)| (key.to_vec(), record.map(sum))).collect();
+        let waiting: usize = self.waiting.values().map(BTreeMap::len).sum();
+        if self.rooted > 0 && waiting + changed.len() <= WAITING {
+            return Ok(self.write_delta(changed));
+        }
         let mut touched = BTreeMap::<u16, Bucket>::new();
-        for (key, record) in effects {
-            let number = self.bucket_of(key);
+        for number in self.waiting.keys() {
+            touched.insert(*number, self.bucket(store, *number)?);
+        }
+        for (key, sum) in changed {
+            let number = self.bucket_of(&key);
             let bucket = match touched.entry(number) {
                 Entry::Occupied(there) => there.into_mut(),
                 Entry::Vacant(place) => place.insert(self.bucket(store, number)?),
             };
-            match record {
-                Some(record) => bucket.insert(key.to_vec(), sum(record)),
-                None => bucket.remove(*key),
-            };
+            apply(bucket, &key, sum);
         }
         Ok(self.write(&touched))
     }
@@ -172,7 +196,8 @@ impl Index {
     /// The writes that put buckets in place of those with their numbers.
     fn write(&self, touched: &BTreeMap<u16, Bucket>) -> (Vec<Write>, Staged) {
         let version = self.version.saturating_add(1);
-        let mut staged = Staged { version, buckets: BTreeMap::new(), pages: BTreeMap::new() };
+        let mut staged =
+            Staged { version, delta: None, buckets: BTreeMap::new(), pages: BTreeMap::new() };
         let mut writes = Vec::with_capacity(2 * touched.len() + 1);
         let mut write = |key: StoredKey, body: Option<Vec<u8>>| {
             writes.push(match body {
@@ -201,18 +226,40 @@ impl Index {
         root.extend(encode_tags(&pages));
         root.extend(self.tag_of("root", version, &root));
         write(root_key(), Some(root));
+        for old in self.rooted + 1..=self.version {
+            write(delta::key(old), None);
+        }
         (writes, staged)
     }
 
     /// Puts in force what is durable now.
     pub(crate) fn settle(&mut self, staged: Staged) {
         self.version = staged.version;
+        if let Some(changed) = staged.delta {
+            return self.wait(changed);
+        }
+        (self.rooted, self.waiting) = (staged.version, BTreeMap::new());
         lay_over(&mut self.buckets, staged.buckets);
         lay_over(&mut self.pages, staged.pages);
     }
 
-    /// A bucket as it was written last.
+    /// A bucket as it was written last, with what deltas say of it.
     fn bucket(&self, store: &dyn StorageReader, number: u16) -> Result<Bucket, Broken> {
+        let mut bucket = self.stored_bucket(store, number)?;
+        for (key, sum) in self.waiting.get(&number).into_iter().flatten() {
+            apply(&mut bucket, key, *sum);
+        }
+        Ok(bucket)
+    }
+
+    /// The first bucket from a number on that may hold anything.
+    fn next_bucket(&self, from: u16) -> Option<u16> {
+        let stored = self.buckets.range(from..).next().map(|(number, _)| *number);
+        let waiting = self.waiting.range(from..).next().map(|(number, _)| *number);
+        stored.into_iter().chain(waiting).min()
+    }
+
+    fn stored_bucket(&self, store: &dyn StorageReader, number: u16) -> Result<Bucket, Broken> {
         let Some(tag) = self.buckets.get(&number) else { return Ok(Bucket::new()) };
         let key = bucket_key(number);
         let record = part(store, &key)?.ok_or_else(|| broken(&key, []))?;

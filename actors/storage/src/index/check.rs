@@ -1,6 +1,6 @@
 //! Compares the store with its index: the vital records at once, the rest in small steps.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use mssm_domain::StoredKey;
@@ -8,7 +8,9 @@ use mssm_messages::index::{Discrepancy, Findings};
 use mssm_messages::storage::{Commit, StorageError, StorageReader, Write};
 
 use super::bucket::{self, Bucket, sum};
-use super::{Broken, Index, PAGES, PER_PAGE, PREFIX, VITAL_PAGES, bucket_key, is_index, root_key};
+use super::{
+    Broken, Index, PAGES, PER_PAGE, PREFIX, VITAL_PAGES, bucket_key, delta, is_index, root_key,
+};
 use crate::backend::StorageBackend;
 
 /// Keys of one step: some hundred microseconds, during which no commit begins.
@@ -41,11 +43,13 @@ impl Index {
         numbers: Range<u16>,
         findings: &mut Findings,
     ) -> Result<(), StorageError> {
-        for (number, _) in self.buckets.range(numbers) {
-            match self.bucket(store, *number) {
+        let mut from = numbers.start;
+        while let Some(number) = self.next_bucket(from).filter(|number| numbers.contains(number)) {
+            match self.bucket(store, number) {
                 Ok(bucket) => check_bucket(store, &bucket, findings)?,
                 Err(broken) => take_in(broken, findings)?,
             }
+            from = number + 1;
         }
         Ok(())
     }
@@ -102,6 +106,8 @@ impl Index {
             Ok(())
         })?;
         (self.buckets, self.pages) = (BTreeMap::new(), BTreeMap::new());
+        // All deltas are among what goes.
+        self.rooted = self.version;
         let (anew, staged) = self.write(&buckets);
         // The root comes last: until it is there, there is no index.
         writes.extend(anew);
@@ -177,7 +183,7 @@ impl Sweep {
 
     /// Goes a step further; true at the end.
     fn step(&mut self, index: &Index, store: &dyn StorageReader) -> Result<bool, StorageError> {
-        if let Some(number) = index.buckets.range(self.bucket..).next().map(|(number, _)| *number) {
+        if let Some(number) = index.next_bucket(self.bucket) {
             index.check_buckets(store, number..number + 1, &mut self.findings)?;
             self.bucket = number + 1;
             return Ok(false);
@@ -212,20 +218,28 @@ pub(crate) fn consistent(store: &dyn StorageReader) -> Result<Findings, StorageE
     if matches!(store.read(&root_key()), Ok(None)) {
         return Ok(findings);
     }
-    let mut spoken_of = HashSet::new();
+    let mut expected = Bucket::new();
     for number in 0..PAGES * PER_PAGE {
         let key = bucket_key(number);
         let Ok(Some(record)) = store.read(&key) else { continue };
         match bucket::decode(record.sealed.as_bytes()) {
-            Some(bucket) => {
-                check_bucket(store, &bucket, &mut findings)?;
-                spoken_of.extend(bucket.into_keys());
+            Some(bucket) => expected.extend(bucket),
+            None => findings.add(key.as_bytes(), Discrepancy::Index),
+        }
+    }
+    for (key, record) in store.scan_records(&delta::prefix(), None, usize::MAX)? {
+        match delta::read(&record) {
+            Some(changed) => {
+                for (key, sum) in &changed {
+                    delta::apply(&mut expected, key, *sum);
+                }
             }
             None => findings.add(key.as_bytes(), Discrepancy::Index),
         }
     }
+    check_bucket(store, &expected, &mut findings)?;
     each_key(store, &[], |key| {
-        if !is_index(key.as_bytes()) && !spoken_of.contains(key.as_bytes()) {
+        if !is_index(key.as_bytes()) && !expected.contains_key(key.as_bytes()) {
             findings.add(key.as_bytes(), Discrepancy::Unknown);
         }
         Ok(())
