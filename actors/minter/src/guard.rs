@@ -274,8 +274,11 @@ async fn holder(
 
 /// Has every connection in use say that it has its lock; called every second.
 pub(crate) fn beat(book: &Rc<Book>) {
-    let due = book.watch.beat_is_due(BEAT);
-    for target in book.targets().into_iter().filter(|_| due) {
+    let targets = book.targets();
+    if targets.is_empty() || !book.watch.beat_is_due(BEAT) {
+        return;
+    }
+    for target in targets {
         actix_rt::spawn(async move { target.guard.beat().await });
     }
 }
