@@ -45,6 +45,7 @@ macro_rules! conformance {
             without_its_key_a_store_with_an_index_takes_nothing,
             no_commit_makes_a_changed_index_fit_again,
             an_index_fits_after_any_groups,
+            a_forged_delta_is_found,
         );
     };
     ($store:ident: $($case:ident,)+) => {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use mssm_domain::{StoredKey, StoredRecord};
+use mssm_domain::{SealedBytes, StoredKey, StoredRecord};
 use mssm_messages::index::{Discrepancy, Findings, IndexError, IndexKey, IndexOpening, Standing};
 use mssm_messages::storage::{Commit, Expect, StorageError, Write};
 use sha2::{Digest, Sha256};
@@ -239,4 +239,17 @@ pub(crate) fn an_index_fits_after_any_groups<S: Store>() {
     kept.commit(all);
     assert_eq!(store.check().unwrap().records, 0);
     assert_eq!(store.scan(b"", None, 9).unwrap().len(), 1, "of an empty index the root is left");
+}
+
+/// What was deleted is put back, and the commit that deleted it made to say nothing.
+pub(crate) fn a_forged_delta_is_found<S: Store>() {
+    let (_place, store, before) = written_twice::<S>();
+    let delta = store.scan_records(b"\xff\xffd", None, 9).unwrap().pop().unwrap();
+    let tag = delta.1.sealed.as_bytes().last_chunk::<16>().unwrap();
+    let sealed = SealedBytes::new([[0; 4].as_slice(), tag].concat());
+    store.put(&delta.0, &StoredRecord { version: delta.1.version, sealed }).unwrap();
+    for (back, record) in before.iter().filter(|(back, _)| back.as_bytes().ends_with(b"gone")) {
+        store.put(back, record).unwrap();
+    }
+    assert_ne!(found(&store), []);
 }
