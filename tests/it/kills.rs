@@ -1,5 +1,8 @@
 //! The real program is killed at every fail-point and at random moments under load; after each
-//! restart the roles in PostgreSQL and the leases are compared.
+//! restart the logins in the database and the leases are compared. One suite for every kind of database.
+
+mod caller;
+mod victim;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -9,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mssm_testkit::SeededRandom;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{
-    CREATE, Client, Database, Login, Options, Server, Stopwatch, eventually, pass,
-};
+use self::caller::Caller;
+use self::victim::Victim;
+use crate::harness::{Client, Database, Login, Options, Server, Stopwatch, eventually, pass};
+use crate::mysql::Shop;
 
-/// Kills that both tests do together unless `MSSM_TORTURE_KILLS` says another number.
+/// Kills that the tests on PostgreSQL do together unless `MSSM_TORTURE_KILLS` says another number.
 const KILLS: u64 = 200;
 /// How long a fail-point may take to be reached, and leases to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,7 +41,7 @@ enum Fate {
 
 /// One server that is killed again and again, and all that its clients know.
 struct Torture {
-    database: Database,
+    database: Box<dyn Victim>,
     server: Server,
     random: SeededRandom,
     cluster: String,
@@ -50,8 +54,7 @@ fn kills() -> u64 {
 }
 
 impl Torture {
-    fn begin(seed: u64) -> Self {
-        let database = Database::shared();
+    fn begin(database: Box<dyn Victim>, seed: u64) -> Self {
         let seal = "kind = \"static\"\nkey_file = \"{folder}/root.key\"".to_owned();
         let files = vec![("root.key", "5a".repeat(32))];
         let mut server = Server::start(Options { seal, files, ..Options::default() });
@@ -61,21 +64,7 @@ impl Torture {
         let root = server.root();
         let cluster = root.get("sys/seal-status").text_at("/cluster_id");
         root.post("db/config/main", database.connection()).expect(204);
-        let grant = "GRANT SELECT ON orders TO \"{{name}}\"";
-        let fails = ["SELECT 1 / 0"];
-        // Fails now and then: five times in a row, after which half a minute is waited, never.
-        let end = "DROP OWNED BY \"{{name}}\"; DROP ROLE IF EXISTS \"{{name}}\"";
-        let definitions = [
-            json!({"creation_statements": [CREATE, grant]}),
-            json!({"creation_statements": [CREATE]}),
-            json!({"creation_statements": [CREATE, grant], "default_ttl": "1s"}),
-            json!({"creation_statements": [CREATE], "renew_statements": fails}),
-            json!({"creation_statements": [CREATE],
-                "revocation_statements": ["SELECT 1 / (random() < 0.9)::int", end]}),
-            json!({"creation_statements": [CREATE, "SELECT 1 / 0"]}),
-            json!({"creation_statements": [CREATE], "reuse_window": "10m"}),
-        ];
-        for (name, mut role) in ROLES.iter().zip(definitions) {
+        for (name, mut role) in ROLES.iter().zip(database.definitions()) {
             role["db_name"] = json!("main");
             role["verify"] = json!(false);
             role["default_ttl"] = role.get("default_ttl").cloned().unwrap_or(json!("1h"));
@@ -118,19 +107,13 @@ impl Torture {
                 || Some(root.get(&format!("db/creds/{role}"))).filter(|one| one.status == 200);
             Login::of(&eventually("a login", PATIENCE, minted))
         });
-        let marker = self.database.query(&format!(
-            "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{}'",
-            back.user
-        ));
+        let marker = self.database.marker(&back.user);
         root.put("sys/leases/revoke", json!({"lease_id": back.lease})).expect(204);
-        self.database.sql(&format!("DROP ROLE \"{}\"", gone.user));
+        self.database.drop_login(&gone.user);
         eventually("the login is gone", PATIENCE, || {
-            (!self.database.has_role(&back.user)).then_some(())
+            (!self.database.has(&back.user)).then_some(())
         });
-        self.database.sql(&format!(
-            "CREATE ROLE \"{0}\" LOGIN; COMMENT ON ROLE \"{0}\" IS '{1}'",
-            back.user, marker[0]
-        ));
+        self.database.make_again(&back.user, &marker);
     }
 
     /// Restarts, and waits until roles and leases agree with each other and with what is known.
@@ -162,7 +145,7 @@ impl Torture {
             let keys = root.list(&format!("sys/leases/lookup/{folder}")).keys();
             leases.extend(keys.into_iter().map(|key| format!("{folder}{key}")));
         }
-        let roles = self.database.marked_roles(&self.cluster);
+        let roles = self.database.marked(&self.cluster);
         for (lease, (login, fate)) in self.known.lock().unwrap().iter() {
             let seen = (leases.contains(lease), roles.contains(&login.user));
             let right = match fate {
@@ -186,86 +169,20 @@ impl Torture {
         let root = self.server.root();
         root.put("sys/leases/revoke-prefix/db/creds", json!({})).expect(204);
         eventually("all roles are gone", PATIENCE, || {
-            self.database.marked_roles(&self.cluster).is_empty().then_some(())
+            self.database.marked(&self.cluster).is_empty().then_some(())
         });
     }
 }
 
-/// One client under load.
-struct Caller<'a> {
-    root: Client,
-    known: &'a Mutex<BTreeMap<String, (Login, Fate)>>,
-    random: SeededRandom,
-    /// The role of most logins.
-    often: &'static str,
-}
+/// Where the ways of the two kinds of database part: fail-points in these are met on one of them.
+const POSTGRES_ONLY: [&str; 4] =
+    ["minter/src/mint.rs", "minter/src/ladder.rs", "minter/src/ladder/", "minter/src/confirm.rs"];
+const MYSQL_ONLY: [&str; 1] = ["minter/src/mysql/"];
 
-impl Caller<'_> {
-    /// Does one thing; `None` once the server is gone.
-    fn act(&self) -> Option<()> {
-        match self.random.below(12) {
-            0..=3 if self.often == CONFIRMS => {
-                self.send("POST", "sys/leases/reconcile", &json!({"confirm": true})).map(|_| ())
-            }
-            0..=3 => self.mint(self.often),
-            4 => self.mint("plain"),
-            5 => self.mint("brief"),
-            6 => self.mint("broken"),
-            7 | 8 => {
-                let lease = self.pick()?;
-                self.send("PUT", "sys/leases/renew", &json!({"lease_id": lease})).map(|_| ())
-            }
-            _ => self.revoke(),
-        }
-    }
-
-    fn send(&self, verb: &str, path: &str, body: &Value) -> Option<crate::harness::Answer> {
-        let body = (verb != "GET").then(|| body.to_string());
-        self.root.try_send(verb, path, &[], body.as_deref()).ok()
-    }
-
-    fn mint(&self, role: &str) -> Option<()> {
-        let answer = self.send("GET", &format!("db/creds/{role}"), &Value::Null)?;
-        if answer.status == 200 {
-            let login = Login::of(&answer);
-            // Of what is handed out again its client may have asked for the end.
-            let fate = if matches!(role, "brief" | "again") { Fate::Ending } else { Fate::Held };
-            self.known.lock().unwrap().insert(login.lease.clone(), (login, fate));
-        }
-        Some(())
-    }
-
-    /// The lease of some login; one that does not exist if there is none.
-    fn pick(&self) -> Option<String> {
-        let known = self.known.lock().unwrap();
-        let at = self.random.below(known.len().max(1) as u64);
-        let lease = known.keys().nth(usize::try_from(at).ok()?).cloned();
-        Some(lease.unwrap_or_else(|| "db/creds/app/none".to_owned()))
-    }
-
-    fn revoke(&self) -> Option<()> {
-        let lease = self.pick()?;
-        let set = |fate| {
-            if let Some((_, known)) = self.known.lock().unwrap().get_mut(&lease)
-                && *known != Fate::Revoked
-            {
-                *known = fate;
-            }
-        };
-        set(Fate::Ending);
-        let sync = self.random.below(2) == 0;
-        let answer =
-            self.send("PUT", "sys/leases/revoke", &json!({"lease_id": lease, "sync": sync}))?;
-        if answer.status == 204 {
-            set(Fate::Revoked);
-        }
-        Some(())
-    }
-}
-
-/// The names of all places where the program can be made to end, out of its sources.
-fn failpoints() -> Vec<String> {
-    fn read(folder: &Path, found: &mut Vec<String>) {
+/// The names of all places where the program can be made to end, out of its sources, but for those in
+/// some files.
+fn failpoints(elsewhere: &[&str]) -> Vec<String> {
+    fn read(folder: &Path, found: &mut Vec<(String, String)>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
@@ -273,7 +190,8 @@ fn failpoints() -> Vec<String> {
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let names = text.split("failpoint::here(\"").skip(1);
-                found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+                let names = names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()));
+                found.extend(names.map(|name| (name, path.display().to_string())));
             }
         }
     }
@@ -281,17 +199,19 @@ fn failpoints() -> Vec<String> {
     read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("actors"), &mut found);
     let count = found.len();
     found.sort();
-    found.dedup();
+    found.dedup_by(|one, other| one.0 == other.0);
     assert_eq!(found.len(), count, "every fail-point has a name of its own");
-    // Rotations and MySQL have tests of their own, with loads of their own.
-    found.retain(|name| !name.starts_with("rotate.") && !name.starts_with("mysql."));
+    // Rotations have tests of their own, with loads of their own.
+    found.retain(|(name, path)| {
+        !name.starts_with("rotate.") && !elsewhere.iter().any(|file| path.contains(file))
+    });
     assert!(found.len() > 50, "{found:?}");
-    found
+    found.into_iter().map(|(name, _)| name).collect()
 }
 
-fn at_every_failpoint(points: &[String], kills: u64, seed: u64) {
+fn at_every_failpoint(database: Box<dyn Victim>, points: &[String], kills: u64, seed: u64) {
     const ABORTED: i32 = 6;
-    let mut torture = Torture::begin(seed);
+    let mut torture = Torture::begin(database, seed);
     let mut done = 0;
     for point in points.iter().cycle() {
         if done >= kills.max(points.len() as u64) {
@@ -351,8 +271,8 @@ fn ends(server: &mut Server) -> Option<i32> {
     None
 }
 
-fn at_random(kills: u64, seed: u64) {
-    let mut torture = Torture::begin(seed);
+fn at_random(database: Box<dyn Victim>, kills: u64, seed: u64) {
+    let mut torture = Torture::begin(database, seed);
     for round in 0..kills {
         if round % 4 == 3 {
             // While it opens, with what the kill before left.
@@ -375,19 +295,33 @@ fn at_random(kills: u64, seed: u64) {
     torture.end();
 }
 
-#[test]
-fn killed_at_every_failpoint_no_role_is_without_a_lease_and_no_lease_without_a_role() {
-    let points = failpoints();
+/// At all of them, on two servers side by side: most of a round is waiting.
+fn at_all(points: &[String], kills: u64, victim: impl Fn() -> Box<dyn Victim> + Sync) {
     let (some, others) = points.split_at(points.len() / 2);
     std::thread::scope(|scope| {
-        // Most of a round is waiting: two servers go side by side.
         for (points, seed) in [(some, 1), (others, 2)] {
-            scope.spawn(move || at_every_failpoint(points, kills() * 3 / 10, seed));
+            let victim = &victim;
+            scope.spawn(move || at_every_failpoint(victim(), points, kills, seed));
         }
     });
 }
 
 #[test]
+fn killed_at_every_failpoint_no_role_is_without_a_lease_and_no_lease_without_a_role() {
+    at_all(&failpoints(&MYSQL_ONLY), kills() * 3 / 10, || Box::new(Database::shared()));
+}
+
+#[test]
 fn killed_at_random_no_role_is_without_a_lease_and_no_lease_without_a_role() {
-    at_random(kills() * 2 / 5, 3);
+    at_random(Box::new(Database::shared()), kills() * 2 / 5, 3);
+}
+
+#[test]
+fn killed_at_every_failpoint_no_mysql_login_is_without_a_lease_and_no_lease_without_a_login() {
+    at_all(&failpoints(&POSTGRES_ONLY), kills() / 5, || Box::new(Shop::private()));
+}
+
+#[test]
+fn killed_at_random_no_mysql_login_is_without_a_lease_and_no_lease_without_a_login() {
+    at_random(Box::new(Shop::private()), kills() / 5, 4);
 }

@@ -1,6 +1,5 @@
 //! MySQL logins under leases: the main job, and what must not go wrong, on a real MariaDB.
 
-mod kills;
 mod reconcile;
 
 use std::time::Duration;
@@ -11,15 +10,15 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::harness::{Client, Login, Options, Server, Stopwatch, eventually, stays};
 
-const CREATE: &str = "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'";
+pub(crate) const CREATE: &str = "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'";
 /// Lifetime of short logins.
 const TTL: Duration = Duration::from_secs(3);
 /// How late an end may be seen, on a busy machine.
 const LATE: Duration = Duration::from_secs(10);
 
 /// A database with orders in it, and its server.
-struct Shop {
-    runtime: Runtime,
+pub(crate) struct Shop {
+    pub(crate) runtime: Runtime,
     private: Option<TestMariaDb>,
     name: String,
 }
@@ -29,7 +28,7 @@ impl Shop {
         Self::on(None)
     }
 
-    fn private() -> Self {
+    pub(crate) fn private() -> Self {
         Self::on(Some(TestMariaDb::private()))
     }
 
@@ -43,11 +42,11 @@ impl Shop {
         shop
     }
 
-    fn server(&self) -> &TestMariaDb {
+    pub(crate) fn server(&self) -> &TestMariaDb {
         self.private.as_ref().unwrap_or_else(|| TestMariaDb::shared())
     }
 
-    fn sql(&self, sql: &str) -> Vec<Vec<String>> {
+    pub(crate) fn sql(&self, sql: &str) -> Vec<Vec<String>> {
         self.runtime.block_on(async { self.server().admin().await.run(sql).await })
     }
 
@@ -55,7 +54,7 @@ impl Shop {
         self.runtime.block_on(self.server().connect(&login.user, &login.password))
     }
 
-    fn accepts(&self, login: &Login) -> bool {
+    pub(crate) fn accepts(&self, login: &Login) -> bool {
         self.login(login).is_ok()
     }
 
@@ -65,12 +64,12 @@ impl Shop {
     }
 
     /// The logins that there are on a server of one's own.
-    fn minted(&self) -> Vec<String> {
+    pub(crate) fn minted(&self) -> Vec<String> {
         let rows = self.sql("SELECT User FROM mysql.user WHERE User LIKE 'v-%' ORDER BY 1");
         rows.into_iter().flatten().collect()
     }
 
-    fn connection(&self) -> Value {
+    pub(crate) fn connection(&self) -> Value {
         let (host, port) = (self.server().host(), self.server().port());
         json!({
             "plugin_name": "mysql-database-plugin",
@@ -81,8 +80,12 @@ impl Shop {
         })
     }
 
+    pub(crate) fn grant(&self) -> String {
+        format!("GRANT SELECT ON {}.* TO '{{{{name}}}}'@'%'", self.name)
+    }
+
     fn role(&self, ttl: &str) -> Value {
-        let grant = format!("GRANT SELECT ON {}.* TO '{{{{name}}}}'@'%'", self.name);
+        let grant = self.grant();
         json!({
             "db_name": "main", "creation_statements": [CREATE, grant],
             "default_ttl": ttl, "max_ttl": "2h",

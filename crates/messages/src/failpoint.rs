@@ -14,6 +14,8 @@ pub enum Fault {
     SessionsLeft,
     /// A revocation that failed a few times is not tried again.
     GivenUp,
+    /// On MySQL: what was made before a statement failed stays.
+    NotUndone,
 }
 
 #[cfg(debug_assertions)]

@@ -17,7 +17,7 @@ use mssm_storage::MemoryStorage;
 use mssm_testkit::{FakeKeys, SeededRandom, TestClock};
 
 use crate::disk::Disk;
-use crate::postgres::{Postgres, Way};
+use crate::model::Model;
 use crate::weather::Weather;
 
 /// All that outlives a run.
@@ -25,7 +25,7 @@ use crate::weather::Weather;
 pub(crate) struct World {
     pub(crate) weather: Arc<Weather>,
     pub(crate) records: Arc<MemoryStorage>,
-    pub(crate) postgres: Postgres,
+    pub(crate) database: Arc<dyn Model>,
     pub(crate) clock: TestClock,
 }
 
@@ -51,20 +51,21 @@ pub(crate) struct Boot {
     keys: FakeKeys,
     dead: Arc<AtomicBool>,
     number: u64,
-    postgres: Postgres,
+    database: Arc<dyn Model>,
 }
 
 impl Boot {
     pub(crate) async fn start(world: &World, number: u64) -> Self {
-        let boot = BootId::parse(&format!("00000000-0000-0000-0000-{number:012}")).unwrap();
+        // Names of locks have room for the first half only.
+        let boot = BootId::parse(&format!("{number:08}-0000-0000-0000-000000000000")).unwrap();
         let dead: Arc<AtomicBool> = Arc::default();
         let keys = FakeKeys::start();
         let storage = Disk::port(&world.records, &world.weather, &dead);
         let barrier = Barrier::new(keys.port(), storage);
         let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(world.weather.random.next_u64()));
-        let postgres = world.postgres.clone();
-        let way = Way { postgres: postgres.clone(), boot: number, dead: Arc::clone(&dead) };
+        let database = Arc::clone(&world.database);
+        let way = database.way(number, &dead);
         // The two know each other: the lease manager runs once it has the minter's ports.
         let context = Context::<LeaseManager>::new();
         let lease = context.address();
@@ -76,13 +77,13 @@ impl Boot {
         };
         let config = MinterConfig { boot, leases, restored: false };
         let (ours, own) = (barrier.clone(), Arc::clone(&random));
-        let minter = Minter::over(config, ours, Arc::clone(&clock), own, Arc::new(way)).start();
+        let minter = Minter::over(config, ours, Arc::clone(&clock), own, way).start();
         let engines = BTreeMap::from([(EngineKind::Database, Minter::ports(&minter))]);
         let audit = Audit.start().into();
         let manager = LeaseConfig { boot };
         let manager = LeaseManager::new(manager, barrier.clone(), engines, audit, clock, random);
         context.run(manager);
-        let started = Self { lease, minter, barrier, keys, dead, number, postgres };
+        let started = Self { lease, minter, barrier, keys, dead, number, database };
         started.unseal().await;
         started
     }
@@ -94,7 +95,7 @@ impl Boot {
     /// The process dies between two instructions: nothing of it reaches disk or database any more.
     pub(crate) fn kill(&self) {
         self.dead.store(true, Ordering::SeqCst);
-        self.postgres.hang_up(self.number);
+        self.database.hang_up(self.number);
         // Of what is left here in memory, nothing ticks on.
         let (lease, minter) = (self.lease.clone(), self.minter.clone());
         actix_rt::spawn(async move {

@@ -4,22 +4,19 @@
 mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use mssm_minter::{DbError, Dialer, Refusal, Row, Session, Spec};
+use mssm_minter::{DbError, Dialer, Row};
 use mssm_storage::MemoryStorage;
 use mssm_testkit::TestClock;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::disk::has_lease;
+use crate::link::{Server, Way};
+use crate::model::{Definition, Model, between, no, row};
 use crate::weather::Weather;
-
-const DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct State {
@@ -59,38 +56,6 @@ pub(crate) struct Postgres {
     clock: TestClock,
 }
 
-/// How one run of the server reaches it.
-pub(crate) struct Way {
-    pub(crate) postgres: Postgres,
-    pub(crate) boot: u64,
-    pub(crate) dead: Arc<AtomicBool>,
-}
-
-struct Link {
-    postgres: Postgres,
-    pid: u64,
-    dead: Arc<AtomicBool>,
-    usable: AtomicBool,
-}
-
-fn no(code: &str) -> DbError {
-    let (severity, message) = ("ERROR".to_owned(), "the model says no".to_owned());
-    DbError::Refused(Refusal { code: code.to_owned(), severity, message, done: 0, position: None })
-}
-
-/// What stands between `open` and `close` for the first time.
-fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
-    text.split_once(open)?.1.split_once(close).map(|(inside, _)| inside)
-}
-
-fn listed(list: &str, quote: char) -> Vec<String> {
-    list.split(',').map(|item| item.trim().trim_matches(quote).to_owned()).collect()
-}
-
-fn row(fields: &[&str]) -> Row {
-    fields.iter().map(|field| Some((*field).to_owned())).collect()
-}
-
 impl Postgres {
     pub(crate) fn new(weather: &Arc<Weather>, records: &Arc<MemoryStorage>) -> Self {
         let state = State { up: true, next: 16_384, ..State::default() };
@@ -104,81 +69,6 @@ impl Postgres {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
-    }
-
-    /// An immediate stop: open transactions are undone, every session ends; roles stay.
-    pub(crate) fn set_up(&self, up: bool) {
-        let mut state = self.state();
-        state.up = up;
-        if !up {
-            state.backends.clear();
-            state.users.clear();
-            state.creating.clear();
-        }
-    }
-
-    /// A run of the server died: its idle sessions end, what it sent last goes on to its end.
-    pub(crate) fn hang_up(&self, boot: u64) {
-        let mut state = self.state();
-        state.backends.retain(|_, backend| backend.boot != boot || backend.busy);
-        for backend in state.backends.values_mut().filter(|backend| backend.boot == boot) {
-            backend.closing = true;
-        }
-    }
-
-    /// A login opens a session that nobody closes; false if it is refused.
-    pub(crate) fn log_in(&self, user: &str) -> bool {
-        let mut state = self.state();
-        let role = state.roles.get(user).filter(|role| role.login && state.up);
-        let Some(oid) = role.map(|role| role.oid.clone()) else { return false };
-        state.next += 1;
-        let pid = state.next;
-        state.users.insert(pid, oid);
-        true
-    }
-
-    pub(crate) fn roles(&self) -> BTreeSet<String> {
-        self.state().roles.keys().cloned().collect()
-    }
-
-    pub(crate) fn can_log_in(&self, user: &str) -> bool {
-        self.state().roles.get(user).is_some_and(|role| role.login)
-    }
-
-    /// Sessions whose role is gone or may not log in any more.
-    pub(crate) fn stray_sessions(&self) -> usize {
-        let state = self.state();
-        let living = |oid: &String| state.roles.values().any(|role| role.login && role.oid == *oid);
-        state.users.values().filter(|oid| !living(oid)).count()
-    }
-
-    pub(crate) fn barred_at(&self, user: &str) -> Option<Instant> {
-        self.state().barred.get(user).copied()
-    }
-
-    pub(crate) fn violations(&self) -> Vec<String> {
-        self.state().violations.clone()
-    }
-
-    fn lives(&self, pid: u64) -> bool {
-        self.state().backends.contains_key(&pid)
-    }
-
-    /// What one backend does with one text of SQL; goes on whoever waits for it.
-    async fn execute(&self, pid: u64, sql: &str) -> Result<Vec<Row>, DbError> {
-        tokio::time::sleep(self.weather.span()).await;
-        if !self.lives(pid) {
-            return Err(DbError::Lost);
-        }
-        if self.weather.chance(1) {
-            return Err(no("40P01"));
-        }
-        let answer = match between(sql, "CREATE ROLE \"", "\"") {
-            Some(name) => self.create(pid, name, sql).await,
-            None => self.state().run(pid, sql),
-        };
-        tokio::time::sleep(self.weather.span() / 4).await;
-        if self.lives(pid) { answer } else { Err(DbError::Lost) }
     }
 
     async fn create(&self, pid: u64, name: &str, sql: &str) -> Result<Vec<Row>, DbError> {
@@ -217,6 +107,126 @@ impl Postgres {
         state.roles.insert(name.to_owned(), Role { oid: oid.clone(), login: !fence, comment });
         Ok(vec![row(&[&oid])])
     }
+}
+
+impl Model for Postgres {
+    fn definition(&self) -> Definition {
+        Definition {
+            plugin: "postgresql-database-plugin",
+            url: "postgresql://127.0.0.1/app",
+            creation: &["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'"],
+        }
+    }
+
+    fn way(&self, boot: u64, dead: &Arc<AtomicBool>) -> Arc<dyn Dialer> {
+        Arc::new(Way { server: self.clone(), boot, dead: Arc::clone(dead) })
+    }
+
+    /// An immediate stop: open transactions are undone, every session ends; roles stay.
+    fn set_up(&self, up: bool) {
+        let mut state = self.state();
+        state.up = up;
+        if !up {
+            state.backends.clear();
+            state.users.clear();
+            state.creating.clear();
+        }
+    }
+
+    fn hang_up(&self, boot: u64) {
+        let mut state = self.state();
+        state.backends.retain(|_, backend| backend.boot != boot || backend.busy);
+        for backend in state.backends.values_mut().filter(|backend| backend.boot == boot) {
+            backend.closing = true;
+        }
+    }
+
+    fn log_in(&self, user: &str) -> bool {
+        let mut state = self.state();
+        let role = state.roles.get(user).filter(|role| role.login && state.up);
+        let Some(oid) = role.map(|role| role.oid.clone()) else { return false };
+        state.next += 1;
+        let pid = state.next;
+        state.users.insert(pid, oid);
+        true
+    }
+
+    fn logins(&self) -> BTreeSet<String> {
+        self.state().roles.keys().cloned().collect()
+    }
+
+    fn can_log_in(&self, user: &str) -> bool {
+        self.state().roles.get(user).is_some_and(|role| role.login)
+    }
+
+    fn stray_sessions(&self) -> usize {
+        let state = self.state();
+        let living = |oid: &String| state.roles.values().any(|role| role.login && role.oid == *oid);
+        state.users.values().filter(|oid| !living(oid)).count()
+    }
+
+    fn barred_at(&self, user: &str) -> Option<Instant> {
+        self.state().barred.get(user).copied()
+    }
+
+    fn violations(&self) -> Vec<String> {
+        self.state().violations.clone()
+    }
+}
+
+impl Server for Postgres {
+    fn weather(&self) -> &Weather {
+        &self.weather
+    }
+
+    fn connect(&self, application: &str, boot: u64) -> Result<u64, DbError> {
+        let mut state = self.state();
+        if !state.up {
+            return Err(DbError::Unreachable("the model is down".to_owned()));
+        }
+        state.next += 1;
+        let (pid, application) = (state.next, application.to_owned());
+        state.backends.insert(pid, Backend { application, boot, busy: false, closing: false });
+        Ok(pid)
+    }
+
+    fn set_busy(&self, pid: u64, busy: bool) {
+        let mut state = self.state();
+        if let Some(backend) = state.backends.get_mut(&pid) {
+            backend.busy = busy;
+            if !busy && backend.closing {
+                state.backends.remove(&pid);
+            }
+        }
+    }
+
+    fn hang_up_one(&self, pid: u64) {
+        let mut state = self.state();
+        match state.backends.get_mut(&pid) {
+            Some(backend) if backend.busy => backend.closing = true,
+            _ => drop(state.backends.remove(&pid)),
+        }
+    }
+
+    async fn execute(&self, pid: u64, sql: &str) -> Result<Vec<Row>, DbError> {
+        tokio::time::sleep(self.weather.span()).await;
+        if !self.lives(pid) {
+            return Err(DbError::Lost);
+        }
+        if self.weather.chance(1) {
+            return Err(no("40P01"));
+        }
+        let answer = match between(sql, "CREATE ROLE \"", "\"") {
+            Some(name) => self.create(pid, name, sql).await,
+            None => self.state().run(pid, sql),
+        };
+        tokio::time::sleep(self.weather.span() / 4).await;
+        if self.lives(pid) { answer } else { Err(DbError::Lost) }
+    }
+
+    fn lives(&self, pid: u64) -> bool {
+        self.state().backends.contains_key(&pid)
+    }
 
     fn facts(&self, pid: u64, sql: &str) -> Option<Vec<Row>> {
         let pid = pid.to_string();
@@ -229,95 +239,6 @@ impl Postgres {
             Some(vec![row(&[&now])])
         } else {
             None
-        }
-    }
-}
-
-impl Dialer for Way {
-    fn dial<'a>(
-        &'a self,
-        spec: &'a Spec,
-        _database: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Box<dyn Session>, DbError>> {
-        let (postgres, dead) = (self.postgres.clone(), Arc::clone(&self.dead));
-        let (application, boot) = (spec.application().to_owned(), self.boot);
-        async move {
-            tokio::time::sleep(postgres.weather.span()).await;
-            if dead.load(Ordering::SeqCst) {
-                return std::future::pending().await;
-            }
-            let mut state = postgres.state();
-            if !state.up {
-                return Err(DbError::Unreachable("the model is down".to_owned()));
-            }
-            state.next += 1;
-            let pid = state.next;
-            state.backends.insert(pid, Backend { application, boot, busy: false, closing: false });
-            drop(state);
-            let link = Link { postgres, pid, dead, usable: AtomicBool::new(true) };
-            Ok(Box::new(link) as Box<dyn Session>)
-        }
-        .boxed()
-    }
-}
-
-impl Session for Link {
-    fn run<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Vec<Row>, DbError>> {
-        async move {
-            if self.dead.load(Ordering::SeqCst) {
-                return std::future::pending().await;
-            }
-            if let Some(facts) = self.postgres.facts(self.pid, sql) {
-                return Ok(facts);
-            }
-            let (reply, answer) = oneshot::channel();
-            let (postgres, pid, text) = (self.postgres.clone(), self.pid, sql.to_owned());
-            if let Some(backend) = postgres.state().backends.get_mut(&pid) {
-                backend.busy = true;
-            }
-            actix_rt::spawn(async move {
-                let done = postgres.execute(pid, &text).await;
-                {
-                    let mut state = postgres.state();
-                    if let Some(backend) = state.backends.get_mut(&pid) {
-                        backend.busy = false;
-                        if backend.closing {
-                            state.backends.remove(&pid);
-                        }
-                    }
-                }
-                let _ = reply.send(done);
-            });
-            let patience = if self.postgres.weather.chance(2) {
-                Duration::from_millis(self.postgres.weather.random.below(20))
-            } else {
-                DEADLINE
-            };
-            let answer = tokio::time::timeout(patience, answer).await;
-            if self.dead.load(Ordering::SeqCst) {
-                return std::future::pending().await;
-            }
-            let answer =
-                answer.map_or(Err(DbError::Lost), |answer| answer.unwrap_or(Err(DbError::Lost)));
-            if answer == Err(DbError::Lost) {
-                self.usable.store(false, Ordering::SeqCst);
-            }
-            answer
-        }
-        .boxed()
-    }
-
-    fn is_usable(&self) -> bool {
-        self.usable.load(Ordering::SeqCst) && self.postgres.lives(self.pid)
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        let mut state = self.postgres.state();
-        match state.backends.get_mut(&self.pid) {
-            Some(backend) if backend.busy => backend.closing = true,
-            _ => drop(state.backends.remove(&self.pid)),
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::boot::{Boot, World};
 use crate::disk::{has_lease, live_leases};
-use crate::postgres::Postgres;
+use crate::model::Kind;
 use crate::weather::Weather;
 
 /// After the last fault: a lease's longest pause, an engine's deadline, and some.
@@ -57,8 +57,8 @@ pub(crate) struct Run {
 }
 
 /// Runs a seed; the trace, or what did not hold and the trace.
-pub(crate) async fn run(seed: u64) -> Result<Vec<String>, String> {
-    let mut run = Run::begin(seed).await;
+pub(crate) async fn run(kind: Kind, seed: u64) -> Result<Vec<String>, String> {
+    let mut run = Run::begin(kind, seed).await;
     let told = run.all().await;
     run.boot.kill();
     told.map_err(|violation| format!("seed {seed}: {violation}\n  {}", run.trace.join("\n  ")))?;
@@ -66,12 +66,12 @@ pub(crate) async fn run(seed: u64) -> Result<Vec<String>, String> {
 }
 
 impl Run {
-    pub(crate) async fn begin(seed: u64) -> Self {
+    pub(crate) async fn begin(kind: Kind, seed: u64) -> Self {
         let weather = Arc::new(Weather::new(seed));
         let records = Arc::new(MemoryStorage::new());
-        let postgres = Postgres::new(&weather, &records);
+        let database = kind.model(&weather, &records);
         let clock = TestClock::following_tokio();
-        let world = World { weather, records, postgres, clock };
+        let world = World { weather, records, database, clock };
         let boot = Rc::new(Boot::start(&world, 1).await);
         let token = TokenId::from_fingerprint([7; 32]);
         let kind = world.weather.random.below(8);
@@ -95,9 +95,10 @@ impl Run {
         let record = access::token_record(self.token);
         let changes = Changes::new().put(record, 0, SecretBytes::new(vec![1]));
         self.boot.barrier.commit(changes).await.unwrap();
+        let definition = self.world.database.definition();
         let patch = ConnectionPatch {
-            plugin_name: Some("postgresql-database-plugin".to_owned()),
-            connection_url: Some(SecretText::new("postgresql://127.0.0.1/app".to_owned())),
+            plugin_name: Some(definition.plugin.to_owned()),
+            connection_url: Some(SecretText::new(definition.url.to_owned())),
             username: Some("admin".to_owned()),
             password: Some(SecretText::new("adminsecret".to_owned())),
             allowed_roles: Some(vec!["*".to_owned()]),
@@ -108,10 +109,10 @@ impl Run {
         let name = ConnectionName::parse("main").unwrap();
         let connection = WriteConnection { mount: mount(), name, patch };
         self.boot.minter.send(connection).await.unwrap().unwrap();
-        let create = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'";
+        let creation = definition.creation.iter().map(|text| (*text).to_owned()).collect();
         let patch = RolePatch {
             db_name: Some("main".to_owned()),
-            creation_statements: Some(vec![create.to_owned()]),
+            creation_statements: Some(creation),
             verify: Some(false),
             ..RolePatch::default()
         };
@@ -161,11 +162,11 @@ impl Run {
             }
             16 | 17 => {
                 self.note("the database stops");
-                self.world.postgres.set_up(false);
-                let (postgres, span) = (self.world.postgres.clone(), self.below(90_000));
+                self.world.database.set_up(false);
+                let (database, span) = (Arc::clone(&self.world.database), self.below(90_000));
                 actix_rt::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(span)).await;
-                    postgres.set_up(true);
+                    database.set_up(true);
                 });
             }
             18 => {
@@ -289,7 +290,7 @@ impl Run {
 
     fn log_in(&mut self) {
         if let Some((_, held)) = self.pick() {
-            let let_in = self.world.postgres.log_in(&held.user);
+            let let_in = self.world.database.log_in(&held.user);
             self.note(format!("{} logs in: {let_in}", held.user));
         }
     }
@@ -298,7 +299,7 @@ impl Run {
         self.note("calm");
         self.world.weather.faults.store(0, Ordering::SeqCst);
         self.world.weather.full.store(false, Ordering::SeqCst);
-        self.world.postgres.set_up(true);
+        self.world.database.set_up(true);
         if self.boot.is_dead() {
             self.restart().await;
         }
@@ -310,7 +311,7 @@ impl Run {
         let mut found = Ok(());
         while begun.elapsed() < SETTLE {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            self.world.postgres.set_up(true);
+            self.world.database.set_up(true);
             found = self.agrees().await;
             if found.is_ok() {
                 break;
@@ -320,7 +321,7 @@ impl Run {
     }
 
     async fn agrees(&self) -> Result<(), String> {
-        let roles = self.world.postgres.roles();
+        let roles = self.world.database.logins();
         for role in &roles {
             if !has_lease(&self.world.records, role) {
                 return Err(format!("1: the role \"{role}\" has no lease"));
@@ -337,7 +338,7 @@ impl Run {
             if lives && !self.jumps {
                 let view = self.boot.lease.send(Lookup { lease: lease.clone() }).await.unwrap();
                 let active = matches!(&view, Ok(view) if view.state == LeaseState::Active);
-                if !active || !self.world.postgres.can_log_in(&held.user) {
+                if !active || !self.world.database.can_log_in(&held.user) {
                     return Err(format!("2: {lease} was handed out and is lost: {view:?}"));
                 }
             }
@@ -350,25 +351,25 @@ impl Run {
     }
 
     fn is_empty(&self) -> bool {
-        self.world.postgres.roles().is_empty() && live_leases(&self.world.records).is_empty()
+        self.world.database.logins().is_empty() && live_leases(&self.world.records).is_empty()
     }
 
     /// 3, 9 and 10: everything has ended, sessions too; nothing early, nothing late.
     fn nothing_left(&self) -> Result<(), String> {
-        let violations = self.world.postgres.violations();
+        let violations = self.world.database.violations();
         if let Some(first) = violations.first() {
             return Err(first.clone());
         }
-        let (roles, leases) = (self.world.postgres.roles(), live_leases(&self.world.records));
+        let (roles, leases) = (self.world.database.logins(), live_leases(&self.world.records));
         if !roles.is_empty() || !leases.is_empty() {
             return Err(format!("3: after all ends, {roles:?} and {} leases", leases.len()));
         }
-        let stray = self.world.postgres.stray_sessions();
+        let stray = self.world.database.stray_sessions();
         if stray > 0 {
             return Err(format!("3: {stray} sessions go on after their logins have ended"));
         }
         for (lease, held) in self.known.borrow().iter() {
-            let Some(barred) = self.world.postgres.barred_at(&held.user) else {
+            let Some(barred) = self.world.database.barred_at(&held.user) else {
                 return Err(format!("3: {lease} went without rung 1"));
             };
             let early = barred + Duration::from_millis(50) < held.ends;

@@ -1,4 +1,4 @@
-//! Many seeds, one seed twice, and three planted faults that must be found.
+//! Many seeds, one seed twice, and planted faults that must be found.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,9 +7,10 @@ use mssm_messages::access;
 use mssm_messages::failpoint::{Fault, plant};
 use mssm_messages::lease::{LeaseError, Lookup};
 
+use crate::model::Kind;
 use crate::run::{Run, run};
 
-/// Seeds that the tests run unless `MSSM_SIMULATE_SEEDS` says another number.
+/// Seeds that the tests run on PostgreSQL, twice as many as on MySQL, unless `MSSM_SIMULATE_SEEDS` says another number.
 const SEEDS: u64 = 1_000;
 
 #[expect(clippy::disallowed_methods, reason = "how scripts/simulate says what to run")]
@@ -18,31 +19,30 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 }
 
 /// One seed in a system of its own, whose time is paused.
-fn simulate(seed: u64, fault: Option<Fault>) -> Result<Vec<String>, String> {
+fn simulate(kind: Kind, seed: u64, fault: Option<Fault>) -> Result<Vec<String>, String> {
     actix_rt::System::new().block_on(async move {
         tokio::time::pause();
         plant(fault);
-        let told = run(seed).await;
+        let told = run(kind, seed).await;
         plant(None);
         told
     })
 }
 
-fn found(fault: Fault, invariants: &[&str]) {
-    let violation = (0..500).find_map(|seed| simulate(seed, Some(fault)).err());
+fn found(kind: Kind, fault: Fault, invariants: &[&str]) {
+    let violation = (0..500).find_map(|seed| simulate(kind, seed, Some(fault)).err());
     let violation = violation.expect("the fault is found");
     let first = violation.lines().next().unwrap_or_default();
     assert!(invariants.iter().any(|one| first.contains(one)), "{violation}");
     // The seed alone brings it back.
     let seed = first.strip_prefix("seed ").and_then(|rest| rest.split_once(':')).unwrap().0;
-    let again = simulate(seed.parse().unwrap(), Some(fault)).unwrap_err();
+    let again = simulate(kind, seed.parse().unwrap(), Some(fault)).unwrap_err();
     assert_eq!(again, violation);
 }
 
-#[test]
-fn no_seed_breaks_an_invariant() {
+fn no_seed_breaks(kind: Kind, otherwise: u64) {
     let first = setting("MSSM_SIMULATE_SEED", 0);
-    let seeds = setting("MSSM_SIMULATE_SEEDS", SEEDS);
+    let seeds = setting("MSSM_SIMULATE_SEEDS", otherwise);
     let next = AtomicU64::new(first);
     let handed_out = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -53,7 +53,7 @@ fn no_seed_breaks_an_invariant() {
                     if seed >= first + seeds {
                         break;
                     }
-                    match simulate(seed, None) {
+                    match simulate(kind, seed, None) {
                         Ok(trace) => handed_out.fetch_add(logins(&trace), Ordering::SeqCst),
                         Err(violation) => {
                             panic!("{violation}\nreplay: scripts/simulate 1 --seed {seed}")
@@ -64,8 +64,20 @@ fn no_seed_breaks_an_invariant() {
         }
     });
     let handed_out = handed_out.into_inner();
-    eprintln!("{seeds} seeds from {first}, {handed_out} logins handed out: nothing found");
+    eprintln!(
+        "{kind:?}: {seeds} seeds from {first}, {handed_out} logins handed out: nothing found"
+    );
     assert!(handed_out > 5 * seeds || seeds < 100, "little was tried");
+}
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    no_seed_breaks(Kind::Postgres, SEEDS);
+}
+
+#[test]
+fn no_seed_breaks_an_invariant_on_mysql() {
+    no_seed_breaks(Kind::MySql, SEEDS / 2);
 }
 
 /// How many logins were handed out in a run.
@@ -76,31 +88,41 @@ fn logins(trace: &[String]) -> u64 {
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in 0..20 {
-        assert_eq!(simulate(seed, None), simulate(seed, None));
+    for kind in [Kind::Postgres, Kind::MySql] {
+        for seed in 0..20 {
+            assert_eq!(simulate(kind, seed, None), simulate(kind, seed, None));
+        }
     }
 }
 
 #[test]
 fn a_credential_made_before_its_lease_is_found() {
-    found(Fault::CredentialFirst, &["1: "]);
+    found(Kind::Postgres, Fault::CredentialFirst, &["1: "]);
+    found(Kind::MySql, Fault::CredentialFirst, &["1: "]);
 }
 
 #[test]
 fn a_login_dropped_while_its_sessions_go_on_is_found() {
-    found(Fault::SessionsLeft, &["3: "]);
+    // On MySQL the sweep would find them by their names.
+    found(Kind::Postgres, Fault::SessionsLeft, &["3: "]);
+}
+
+#[test]
+fn a_mysql_login_that_is_not_taken_back_when_a_later_statement_fails_is_found() {
+    found(Kind::MySql, Fault::NotUndone, &["1: "]);
 }
 
 #[test]
 fn a_revocation_given_up_is_found() {
     // Where the server was started again meanwhile, its login has been ended by the comparison with
     // the leases; the lease that nobody tries is there all the same.
-    found(Fault::GivenUp, &["1: ", "3: "]);
+    found(Kind::Postgres, Fault::GivenUp, &["1: ", "3: "]);
+    found(Kind::MySql, Fault::GivenUp, &["1: ", "3: "]);
 }
 
 /// Sealed, nothing is answered but that.
 async fn sealed_answers_nothing(seed: u64) {
-    let run = Run::begin(seed).await;
+    let run = Run::begin(Kind::Postgres, seed).await;
     run.boot.seal().await;
     let lease = LeaseId::parse("db/creds/app/0123456789abcdefghijABCD").unwrap();
     let answer = run.boot.lease.send(Lookup { lease }).await.unwrap();

@@ -3,7 +3,8 @@
 use mssm_minter::{DbError, Row};
 use tokio::time::Instant;
 
-use super::{Backend, Role, State, between, listed, no, row};
+use super::{Backend, Role, State};
+use crate::model::{between, listed, no, row};
 
 impl State {
     pub(super) fn run(&mut self, pid: u64, sql: &str) -> Result<Vec<Row>, DbError> {
