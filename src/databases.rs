@@ -14,6 +14,8 @@ use mssm_messages::seal::{Opened, StageError};
 
 use crate::config::DatabaseSettings;
 
+/// The mount that the file's databases are of.
+const MOUNT: &str = "db/";
 /// How long the minter may take to store definitions.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long it may take to change a static role's password.
@@ -61,7 +63,9 @@ impl Handler<Opened> for ConfiguredDatabases {
                 return Ok(());
             };
             let (connections, roles) = (databases.connections, databases.roles);
-            let configured = minter.ask(Configure { mount, connections, roles }, DEADLINE).await;
+            let prefix = MOUNT.to_owned();
+            let configure = Configure { mount, prefix, connections, roles };
+            let configured = minter.ask(configure, DEADLINE).await;
             let warnings = configured
                 .map_err(|error| StageError(error.to_string()))?
                 .map_err(|error| StageError(error.to_string()))?;
@@ -83,7 +87,7 @@ async fn default_mount(table: &Recipient<ReadTable>) -> Result<Option<MountId>, 
     let stage = |error: &dyn std::fmt::Display| StageError(error.to_string());
     let table = table.send(ReadTable).await.map_err(|error| stage(&error))?;
     let table = table.map_err(|error| stage(&error))?;
-    let path = CanonicalPath::parse("db/").map_err(|error| stage(&error))?;
+    let path = CanonicalPath::parse(MOUNT).map_err(|error| stage(&error))?;
     let mount = table.resolve(&path).map(|(mount, _)| mount);
     Ok(mount.filter(|mount| mount.kind == EngineKind::Database).map(|mount| mount.id))
 }

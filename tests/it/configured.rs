@@ -41,7 +41,7 @@ fn what_the_configuration_file_defines_is_tried_behind_the_start() {
         log.lines().any(|line| line.contains(what) && line.contains(name))
     };
     eventually("all is tried", Duration::from_secs(20), || {
-        (said("passed its rehearsal", "good")
+        (said("passed its trial", "good")
             && said("a role of the configuration file does not work", "division by zero")
             && said("a connection of the configuration file works", "main")
             && said("a connection of the configuration file does not work", "gone"))

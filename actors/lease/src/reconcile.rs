@@ -155,7 +155,7 @@ fn fresh(session: &Session, engine: EngineKind, stray: Stray) -> Result<LeaseRec
         mount: stray.mount,
         target: stray.target,
         role: stray.role,
-        token: TokenId::from_fingerprint([0; 32]),
+        token: TokenId::SERVER,
         orphan: true,
         name: stray.name,
         token_ends_at: None,

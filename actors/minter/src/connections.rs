@@ -344,7 +344,8 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
     release(book, msg.mount, &named, &mut warnings).await?;
     let roles: Vec<String> = msg.roles.iter().map(|(name, _)| name.as_str().to_owned()).collect();
     warnings.extend(roles::configure(book, msg.mount, msg.roles).await?);
-    actix_rt::spawn(roles::try_configured(Rc::clone(book), msg.mount, named, roles));
+    let place = (msg.mount, msg.prefix);
+    actix_rt::spawn(roles::try_configured(Rc::clone(book), place, named, roles));
     Ok(warnings)
 }
 

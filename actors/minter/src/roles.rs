@@ -1,11 +1,15 @@
 //! The definitions of roles: checked when they are written, so that what is minted can be ended.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use mssm_domain::{MountId, RoleName, Ttl};
-use mssm_messages::Changes;
+use mssm_domain::{Caller, MountId, RoleName, Ttl};
 use mssm_messages::engine::EngineError;
-use mssm_messages::minter::{DeleteRole, ListRoles, ReadRole, RolePatch, RoleView, WriteRole};
+use mssm_messages::keys::KeyError;
+use mssm_messages::minter::{
+    DeleteRole, ListRoles, ReadRole, RolePatch, RoleView, Tester, WriteRole,
+};
+use mssm_messages::{BarrierError, Changes};
 
 use crate::book::{Book, connection_path, role_path};
 use crate::connections::{managed, names, of_file};
@@ -21,6 +25,10 @@ const MAX_ROUNDS: u32 = 1_000_000;
 
 /// A password is kept no longer than this to be handed out again.
 const MAX_REUSE_SECS: u64 = 3_600;
+
+/// How long a trial waits for leases to be opened: a minute.
+const OPENINGS: u32 = 120;
+const OPENING_PAUSE: Duration = Duration::from_millis(500);
 
 /// See [`WriteRole`].
 pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>, EngineError> {
@@ -41,7 +49,7 @@ pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>
     let target = book.target(mount, &record.db_name).await?;
     match (&msg.tester, target) {
         (Some(tester), Some(target)) if verifies => {
-            let tried = try_out(book, &target, (mount, name), &record, Some(tester)).await?;
+            let tried = try_out(book, &target, (mount, name), &record, tester).await?;
             warnings.extend(tried);
             record.verified = true;
         }
@@ -275,10 +283,11 @@ pub(crate) async fn configure(
 }
 
 /// Has what the configuration file defines tried, and what comes of it told in the log: the start does
-/// not wait for databases. Nobody is there to hold a lease, so roles are rehearsed, and no login is made.
+/// not wait for databases. On PostgreSQL roles are rehearsed, and no login is made; on MySQL one is, and
+/// its lease is the server's own.
 pub(crate) async fn try_configured(
     book: Rc<Book>,
-    mount: MountId,
+    (mount, prefix): (MountId, String),
     connections: Vec<String>,
     roles: Vec<String>,
 ) {
@@ -301,19 +310,16 @@ pub(crate) async fn try_configured(
         }
     }
     for name in roles {
-        match try_configured_role(&book, mount, &name).await {
+        match try_once_open(&book, (mount, &prefix), &name).await {
             Ok(warnings) if warnings.is_empty() => {
-                tracing::info!(
-                    role = name,
-                    "a role of the configuration file passed its rehearsal"
-                );
+                tracing::info!(role = name, "a role of the configuration file passed its trial");
             }
             Ok(warnings) => {
                 let warnings = warnings.join("; ");
                 tracing::warn!(
                     role = name,
                     warnings,
-                    "a role of the configuration file passed its rehearsal"
+                    "a role of the configuration file passed its trial"
                 );
             }
             Err(error) => {
@@ -323,15 +329,36 @@ pub(crate) async fn try_configured(
     }
 }
 
+/// Leases are opened behind definitions: a trial that needs one waits until then.
+async fn try_once_open(
+    book: &Rc<Book>,
+    place: (MountId, &str),
+    name: &str,
+) -> Result<Vec<String>, EngineError> {
+    let mut waited = 0;
+    loop {
+        let tried = try_configured_role(book, place, name).await;
+        let sealed = Err(EngineError::Barrier(BarrierError::Key(KeyError::Sealed)));
+        if tried != sealed || waited == OPENINGS || book.cluster().is_err() {
+            return tried;
+        }
+        waited += 1;
+        tokio::time::sleep(OPENING_PAUSE).await;
+    }
+}
+
 async fn try_configured_role(
     book: &Rc<Book>,
-    mount: MountId,
+    (mount, prefix): (MountId, &str),
     name: &str,
 ) -> Result<Vec<String>, EngineError> {
     let role = book.role(mount, name).await?.ok_or(EngineError::NotFound)?;
     let target = find_target(book, mount, &role.record.db_name).await?;
     let mut warnings = Vec::new();
     check_connection(book, mount, name, &role.record, &mut warnings).await?;
-    warnings.extend(try_out(book, &target, (mount, name), &role.record, None).await?);
+    let caller = Caller::server("configured", book.clock.now());
+    let caller = caller.map_err(|_| EngineError::Internal)?;
+    let tester = Tester { caller, prefix: prefix.to_owned() };
+    warnings.extend(try_out(book, &target, (mount, name), &role.record, &tester).await?);
     Ok(warnings)
 }

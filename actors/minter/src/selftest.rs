@@ -87,13 +87,13 @@ impl Drop for Trial<'_> {
 
 /// Tries a definition; replies warnings, or why it must not be stored.
 ///
-/// Without a tester nobody can hold a lease: then no login is made, and it is the rehearsal alone.
+/// Where the server asks, a rehearsal is enough: it does so at each start.
 pub(crate) async fn try_out(
     book: &Rc<Book>,
     target: &Target,
     (mount, name): (MountId, &str),
     record: &RoleRecord,
-    tester: Option<&Tester>,
+    tester: &Tester,
 ) -> Result<Vec<String>, EngineError> {
     let mut record = record.clone();
     (record.default_ttl_secs, record.max_ttl_secs) = (PROBE_SECS, PROBE_SECS);
@@ -108,19 +108,17 @@ pub(crate) async fn try_out(
     });
     book.candidates.0.borrow_mut().insert((mount, key.clone()), Rc::clone(&candidate));
     let password = SecretText::new(generate_base62(book.random.as_ref(), 24));
-    let who = tester.map_or("configured", |tester| tester.caller.display_name.as_str());
+    let who = tester.caller.display_name.as_str();
     let trial = Trial { book, target, who, mount, key, candidate, password };
-    let mut warnings = match tester {
+    let mut warnings = if trial.dialect().is_postgres() {
+        trial.rehearse().await?
+    } else {
         // Nothing undoes a rehearsal there: a second login is made as the first will be.
-        Some(tester) if !trial.dialect().is_postgres() => trial.perform(tester).await?.0,
-        None if !trial.dialect().is_postgres() => {
-            return Ok(vec![
-                "on MySQL nothing can be tried without a login: it was not".to_owned(),
-            ]);
-        }
-        _ => trial.rehearse().await?,
+        trial.perform(tester).await?.0
     };
-    let Some(tester) = tester else { return Ok(warnings) };
+    if trial.dialect().is_postgres() && tester.caller.is_server() {
+        return Ok(warnings);
+    }
     // Others may change roles at the same time: what is different each time is the role's doing.
     for _ in 1..TRIES {
         let (told, left) = trial.perform(tester).await?;

@@ -229,6 +229,9 @@ impl fmt::Display for Term {
 pub struct TokenId([u8; 32]);
 
 impl TokenId {
+    /// Nobody's: what the server does for itself. No token's hash is this.
+    pub const SERVER: Self = Self([0; 32]);
+
     /// Wraps a keyed hash.
     pub const fn from_fingerprint(fingerprint: [u8; 32]) -> Self {
         Self(fingerprint)

@@ -1,6 +1,6 @@
 //! Who asks.
 
-use crate::{Accessor, PolicyName, Timestamp, TokenId};
+use crate::{Accessor, Invalid, PolicyName, Timestamp, TokenId};
 
 /// What kind of token this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,24 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The server itself, which has no token, under a name for people.
+    pub fn server(display_name: &str, now: Timestamp) -> Result<Self, Invalid> {
+        Ok(Self {
+            token: TokenId::SERVER,
+            accessor: Accessor::parse(&"0".repeat(24))?,
+            display_name: display_name.to_owned(),
+            policies: Vec::new(),
+            kind: TokenKind::Service,
+            issued_at: now,
+            expires_at: None,
+        })
+    }
+
+    /// True if no token asks, but the server itself.
+    pub fn is_server(&self) -> bool {
+        self.token == TokenId::SERVER
+    }
+
     /// True if one of the policies is `root`.
     pub fn is_root(&self) -> bool {
         self.policies.iter().any(PolicyName::is_root)

@@ -25,7 +25,7 @@ pub struct Issue {
     pub prefix: String,
     /// The role.
     pub role: RoleName,
-    /// Who asks; the lease ends with the caller's token at the latest.
+    /// Who asks; the lease ends with the caller's token at the latest, if it is not the server.
     pub caller: Caller,
     /// The mount's lifetime where the role has none.
     pub default_ttl: Ttl,

@@ -169,7 +169,7 @@ pub struct RolePatch {
     pub verify: Option<bool>,
 }
 
-/// For whom a self-test makes its login: the login's lease is theirs.
+/// For whom a self-test makes its login: the login's lease is theirs, or the server's own.
 #[derive(Clone, Debug)]
 pub struct Tester {
     /// Who writes the role.
@@ -260,6 +260,8 @@ pub struct DeleteRole {
 pub struct Configure {
     /// The mount.
     pub mount: MountId,
+    /// Its path, as `db/`.
+    pub prefix: String,
     /// Connections by name.
     pub connections: Vec<(ConnectionName, ConnectionPatch)>,
     /// Roles by name.

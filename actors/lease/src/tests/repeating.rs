@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mssm_domain::{TokenId, Ttl};
+use mssm_domain::{Caller, TokenId, Ttl};
 use mssm_messages::engine::LeaseRules;
 use mssm_messages::lease::{Issue, Issued, LeaseError, Lookup, Lost, Revoke, RevokeToken};
 
@@ -138,6 +138,22 @@ async fn a_role_and_a_token_have_no_more_leases_than_they_may() {
     assert!(matches!(full, Err(LeaseError::Quota(_))));
     pass(70).await;
     assert!(next.issue().await.is_ok());
+}
+
+#[actix_rt::test]
+async fn a_lease_of_the_servers_own_needs_no_token_and_ends_by_itself() {
+    let rig = Rig::new().await;
+    let mut stranger = rig.ask("app");
+    stranger.caller.token = TokenId::from_fingerprint([9; 32]);
+    let refused = issue(&rig, stranger).await.unwrap_err();
+    assert_eq!(refused, LeaseError::TokenEnded, "its token has no record");
+    let caller = Caller::server("configured", rig.caller().issued_at).unwrap();
+    let issued = issue(&rig, Issue { caller, ..rig.ask("app") }).await.unwrap();
+    let token = TokenId::SERVER;
+    assert_eq!(rig.manager.send(RevokeToken { token }).await.unwrap(), Ok(0));
+    assert!(rig.manager.send(Lookup { lease: issued.lease.id }).await.unwrap().is_ok());
+    pass(61).await;
+    rig.assert_all_ended("the server's").await;
 }
 
 #[actix_rt::test]

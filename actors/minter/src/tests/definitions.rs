@@ -243,7 +243,7 @@ async fn the_configuration_file_defines_without_a_database_and_is_not_overruled(
         let connection = ConnectionPatch { plugin_name: None, ..fake_patch() };
         let connections = vec![(main_name(), connection)];
         let roles = vec![(RoleName::parse("app").unwrap(), patch)];
-        let mut all = Configure { mount: rig.mount, connections, roles };
+        let mut all = Configure { mount: rig.mount, prefix: String::new(), connections, roles };
         if !named {
             (all.connections, all.roles) = (Vec::new(), Vec::new());
         }
@@ -272,7 +272,7 @@ async fn a_password_that_the_file_does_not_have_now_leaves_the_one_before() {
     let configure = |password: Option<&str>| {
         let password = password.map(|text| mssm_domain::SecretText::new(text.to_owned()));
         let connections = vec![(main_name(), ConnectionPatch { password, ..fake_patch() })];
-        Configure { mount: rig.mount, connections, roles: Vec::new() }
+        Configure { mount: rig.mount, prefix: String::new(), connections, roles: Vec::new() }
     };
     rig.minter.send(configure(Some("first"))).await.unwrap().unwrap();
     let commits = rig.store.commits();

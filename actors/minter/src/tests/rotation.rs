@@ -326,7 +326,8 @@ async fn a_password_that_the_configuration_file_has_anew_ends_a_doubt() {
             ..place.as_user()
         };
         let connections = vec![(ConnectionName::parse("main").unwrap(), patch)];
-        rig.minter.send(Configure { mount: rig.mount, connections, roles: Vec::new() })
+        let (mount, prefix) = (rig.mount, String::new());
+        rig.minter.send(Configure { mount, prefix, connections, roles: Vec::new() })
     };
     configure(FIRST).await.unwrap().unwrap();
     rig.rotate_root().await.unwrap();
