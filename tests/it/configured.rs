@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::harness::{CREATE, Client, Database, Options, Server, eventually, write_private};
+use crate::victim::{Kind, on_each_kind};
 
 fn connection(database: &Database, name: &str, port: u16) -> String {
     let postgres = database.postgres();
@@ -20,34 +23,42 @@ fn options(database: &Database, more: String) -> Options {
     Options { more, files, ..Options::default() }
 }
 
-#[test]
-fn what_the_configuration_file_defines_is_tried_behind_the_start() {
-    let database = Database::shared();
-    let create = CREATE.replace('"', "\\\"");
-    let definition = |name: &str, more: &str| {
-        format!("[db.roles.{name}]\nconnection = \"main\"\ncreation = [\"{create}\"{more}]\n\n")
+on_each_kind!(what_the_configuration_file_defines_is_tried_behind_the_start);
+
+fn what_the_configuration_file_defines_is_tried_behind_the_start(kind: Kind) {
+    let database = kind.private();
+    let definition = |name: &str, more: Option<&str>| {
+        let creation = database.creation().into_iter().chain(more.map(str::to_owned));
+        let creation = json!(creation.collect::<Vec<_>>());
+        format!("[db.roles.{name}]\nconnection = \"main\"\ncreation = {creation}\n\n")
     };
     let more = [
-        connection(&database, "main", database.postgres().port()),
-        connection(&database, "gone", 1),
-        definition("good", ""),
-        definition("bad", ", \"SELECT 1 / 0\""),
+        database.in_file("main"),
+        database.in_file("gone").replace("port = ", "port = 1 # "),
+        definition("good", None),
+        definition("bad", Some("SELECT * FROM nowhere.nothing")),
     ]
     .concat();
-    let server = Server::ready(options(&database, more));
-    let cluster = server.root().get("sys/seal-status").text_at("/cluster_id");
+    let files = vec![("db.password", database.admin_password().to_owned())];
+    let server = Server::ready(Options { more, files, ..Options::default() });
+    let root = server.root();
+    let cluster = root.get("sys/seal-status").text_at("/cluster_id");
     let said = |what: &str, name: &str| {
         let log = server.log();
         log.lines().any(|line| line.contains(what) && line.contains(name))
     };
     eventually("all is tried", Duration::from_secs(20), || {
         (said("passed its trial", "good")
-            && said("a role of the configuration file does not work", "division by zero")
+            && said("a role of the configuration file does not work", "nowhere.nothing")
             && said("a connection of the configuration file works", "main")
             && said("a connection of the configuration file does not work", "gone"))
         .then_some(())
     });
-    assert!(database.marked_roles(&cluster).is_empty(), "nothing is made");
+    eventually("nothing is left", Duration::from_secs(20), || {
+        let none =
+            database.marked(&cluster).is_empty() && root.list("sys/leases/lookup/db").status == 404;
+        none.then_some(())
+    });
 }
 
 fn credentials(root: &Client) -> Option<(String, String)> {

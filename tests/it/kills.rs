@@ -2,7 +2,7 @@
 //! restart the logins in the database and the leases are compared. One suite for every kind of database.
 
 mod caller;
-mod victim;
+mod rotations;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -15,9 +15,8 @@ use mssm_testkit::SeededRandom;
 use serde_json::json;
 
 use self::caller::Caller;
-use self::victim::Victim;
-use crate::harness::{Client, Database, Login, Options, Server, Stopwatch, eventually, pass};
-use crate::mysql::Shop;
+use crate::harness::{Client, Login, Options, Server, Stopwatch, eventually, pass};
+use crate::victim::{Kind, Victim};
 
 /// Kills that the tests on PostgreSQL do together unless `MSSM_TORTURE_KILLS` says another number.
 const KILLS: u64 = 200;
@@ -308,20 +307,20 @@ fn at_all(points: &[String], kills: u64, victim: impl Fn() -> Box<dyn Victim> + 
 
 #[test]
 fn killed_at_every_failpoint_no_role_is_without_a_lease_and_no_lease_without_a_role() {
-    at_all(&failpoints(&MYSQL_ONLY), kills() * 3 / 10, || Box::new(Database::shared()));
+    at_all(&failpoints(&MYSQL_ONLY), kills() * 3 / 10, || Kind::Postgres.shared());
 }
 
 #[test]
 fn killed_at_random_no_role_is_without_a_lease_and_no_lease_without_a_role() {
-    at_random(Box::new(Database::shared()), kills() * 2 / 5, 3);
+    at_random(Kind::Postgres.shared(), kills() * 2 / 5, 3);
 }
 
 #[test]
 fn killed_at_every_failpoint_no_mysql_login_is_without_a_lease_and_no_lease_without_a_login() {
-    at_all(&failpoints(&POSTGRES_ONLY), kills() / 5, || Box::new(Shop::private()));
+    at_all(&failpoints(&POSTGRES_ONLY), kills() / 5, || Kind::MySql.private());
 }
 
 #[test]
 fn killed_at_random_no_mysql_login_is_without_a_lease_and_no_lease_without_a_login() {
-    at_random(Box::new(Shop::private()), kills() / 5, 4);
+    at_random(Kind::MySql.private(), kills() / 5, 4);
 }

@@ -32,6 +32,8 @@ mod coverage;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod engines;
+#[cfg(test)]
 mod front_door;
 #[cfg(test)]
 mod harness;
@@ -81,3 +83,5 @@ mod supply;
 mod tokens;
 #[cfg(test)]
 mod troubles;
+#[cfg(test)]
+mod victim;

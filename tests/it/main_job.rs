@@ -5,27 +5,29 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::{CREATE, Database, Login, Options, Server, Stopwatch, eventually, stays};
+use crate::victim::{Kind, Victim};
 
 /// Lifetime of most logins here.
 const TTL: Duration = Duration::from_secs(3);
 /// How late an end may be seen, on a busy machine.
 const LATE: Duration = Duration::from_secs(7);
 
-/// A login is refused and its role gone soon after its end, and not before.
+/// A login is refused and its user gone soon after its end, and not before.
 #[track_caller]
-fn ends_by_itself(database: &Database, login: &Login, since: Stopwatch) {
+fn ends_by_itself(database: &dyn Victim, login: &Login, since: Stopwatch) {
     let left = TTL.saturating_sub(since.elapsed() + Duration::from_millis(500));
     stays("the login works", left, || database.accepts(login));
     eventually("the login is refused", LATE, || (!database.accepts(login)).then_some(()));
-    eventually("the role is gone", LATE, || (!database.has_role(&login.user)).then_some(()));
+    eventually("the user is gone", LATE, || (!database.has(&login.user)).then_some(()));
 }
 
-/// The whole job, on a store of either kind.
-fn the_main_job(storage: &'static str) {
-    let database = Database::shared();
+/// The whole job, on a database and a store of either kind.
+fn the_main_job(kind: Kind, storage: &'static str) {
+    let database = kind.shared();
     let server = Server::ready(Options { storage, ..Options::default() });
     let root = server.root();
-    database.configure(&root, "db", "3s", "1m");
+    database.define(&root, "3s");
+    assert_eq!(root.get("db/roles/app").expect(200).data()["verified"], json!(true));
     let client = server.limited("app", "path \"db/creds/app\" { capabilities = [\"read\"] }");
 
     let since = Stopwatch::start();
@@ -34,9 +36,8 @@ fn the_main_job(storage: &'static str) {
     assert_eq!(answer.json["renewable"], json!(true));
     let login = Login::of(&answer);
     assert!(login.lease.starts_with("db/creds/app/"), "{}", login.lease);
-    let session = database.login(&login.user, &login.password).unwrap();
-    assert_eq!(session.orders(), Ok(3));
-    drop(session);
+    let mut orders = database.open(&login.user, &login.password).unwrap();
+    assert_eq!(orders(), Some(3));
 
     client.get("sys/policies/acl/app").refused(403, "permission denied");
     let look = json!({"lease_id": login.lease});
@@ -44,7 +45,8 @@ fn the_main_job(storage: &'static str) {
     let first = left();
     assert!((1..=3).contains(&first), "{first}");
     eventually("the lease counts down", TTL, || (left() < first).then_some(()));
-    ends_by_itself(&database, &login, since);
+    ends_by_itself(database.as_ref(), &login, since);
+    eventually("the session ends", LATE, || orders().is_none().then_some(()));
     eventually("the lease is gone", LATE, || {
         let answer = root.put("sys/leases/lookup", look.clone());
         (answer.status == 400).then(|| answer.refused(400, "invalid lease"))
@@ -56,7 +58,7 @@ fn the_main_job(storage: &'static str) {
     assert!(audit.contains(&login.lease), "the audit names the lease");
     for (log, what) in [(audit, "audit"), (server.log(), "server")] {
         assert!(!log.contains(&login.password), "the password stands in the {what} log");
-        assert!(!log.contains(database.postgres().admin_password()), "{what} log");
+        assert!(!log.contains(database.admin_password()), "{what} log");
     }
     if let Some(log) = database.log() {
         assert!(log.contains(&login.user), "the database's log holds the statements");
@@ -66,12 +68,17 @@ fn the_main_job(storage: &'static str) {
 
 #[test]
 fn a_login_works_and_then_does_not_with_nobody_asking() {
-    the_main_job("embedded");
+    the_main_job(Kind::Postgres, "embedded");
+}
+
+#[test]
+fn a_mysql_login_works_and_then_does_not_with_nobody_asking() {
+    the_main_job(Kind::MySql, "embedded");
 }
 
 #[test]
 fn the_main_job_is_done_on_a_store_of_files_as_well() {
-    the_main_job("file");
+    the_main_job(Kind::Postgres, "file");
 }
 
 #[test]
@@ -131,100 +138,6 @@ max_ttl = "1m"
     assert!(session.orders().is_err(), "an admin without superuser's rights ends sessions too");
     assert!(!database.has_role(&login.user));
     assert!(!server.log().contains(password) && !server.audit_text().contains(password));
-}
-
-#[test]
-fn what_expires_while_the_server_is_dead_is_gone_after_the_unseal() {
-    let database = Database::shared();
-    let mut server = Server::open();
-    database.configure(&server.root(), "db", "2s", "1m");
-    let since = Stopwatch::start();
-    let login = Login::mint(&server.root(), "db/creds/app");
-    server.kill9();
-    // VALID UNTIL stops new logins with the server dead; the role itself waits for it.
-    eventually("PostgreSQL refuses by itself", Duration::from_secs(15), || {
-        (!database.accepts(&login)).then_some(())
-    });
-    assert!(since.elapsed() >= Duration::from_secs(2));
-    assert!(database.has_role(&login.user));
-    server.again();
-    assert!(database.has_role(&login.user), "nothing happens while sealed");
-    server.unseal();
-    eventually("the role is gone", LATE, || (!database.has_role(&login.user)).then_some(()));
-    let look = json!({"lease_id": login.lease});
-    eventually("the lease is gone", LATE, || {
-        let answer = server.root().put("sys/leases/lookup", look.clone());
-        (answer.status == 400).then_some(())
-    });
-}
-
-#[test]
-fn after_kill_9_amid_minting_every_marked_role_has_a_lease_or_goes() {
-    let database = Database::shared();
-    let mut server = Server::open();
-    let root = server.root();
-    database.configure(&root, "db", "1h", "2h");
-    let cluster = root.get("sys/seal-status").text_at("/cluster_id");
-    let minted = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..8)
-            .map(|_| {
-                let client = root.clone();
-                scope.spawn(move || {
-                    let mut logins = Vec::new();
-                    while let Ok(answer) = client.try_send("GET", "db/creds/app", &[], None) {
-                        if answer.status != 200 {
-                            break;
-                        }
-                        logins.push(Login::of(&answer));
-                    }
-                    logins
-                })
-            })
-            .collect();
-        eventually("some logins are made", Duration::from_secs(30), || {
-            (database.marked_roles(&cluster).len() > 20).then_some(())
-        });
-        server.kill9();
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
-    });
-    assert!(!minted.is_empty());
-    server.again();
-    server.unseal();
-    let root = server.root();
-    // What was answered lives on; what was not is gone.
-    eventually("only what was answered is left", Duration::from_mins(1), || {
-        let mut known: Vec<String> = minted.iter().map(|login| login.user.clone()).collect();
-        known.sort();
-        let alive = root.list("sys/leases/lookup/db/creds/app/").keys().len();
-        let marked = database.marked_roles(&cluster);
-        // An answer may have been lost on its way: then the login is there with its lease.
-        let all_known = known.iter().all(|user| marked.contains(user));
-        (all_known && alive == marked.len()).then_some(())
-    });
-    for login in minted.iter().take(3) {
-        assert!(database.accepts(login));
-    }
-    root.put("sys/leases/revoke-prefix/db/creds/app", json!({"sync": true})).expect(204);
-    eventually("all roles are gone", Duration::from_secs(30), || {
-        database.marked_roles(&cluster).is_empty().then_some(())
-    });
-}
-
-#[test]
-fn revoking_ends_an_open_session() {
-    let database = Database::shared();
-    let server = Server::open();
-    let root = server.root();
-    database.configure(&root, "db", "1h", "2h");
-    let login = Login::mint(&root, "db/creds/app");
-    let session = database.login(&login.user, &login.password).unwrap();
-    assert_eq!(session.orders(), Ok(3));
-    root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
-    assert!(session.orders().is_err(), "the session goes on");
-    assert!(!database.accepts(&login));
-    assert!(!database.has_role(&login.user));
-    // Done twice is done once.
-    root.put("sys/leases/revoke", json!({"lease_id": login.lease})).expect(204);
 }
 
 #[test]

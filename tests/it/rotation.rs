@@ -1,19 +1,23 @@
 //! Passwords that change while their users stay: root users and static roles.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Database, Login, Options, Server, Stopwatch, eventually, stays};
+use crate::harness::{CREATE, Client, Database, Options, Server, eventually};
+use crate::victim::{Kind, Victim, on_each_kind};
 
-const ALTER: &str = "ALTER ROLE {{name}} PASSWORD '{{password}}'";
 const FIRST: &str = "first";
 
+on_each_kind!(
+    a_root_password_is_changed_to_one_that_nobody_else_knows,
+    a_static_password_changes_by_itself_and_catches_up_after_an_outage,
+);
+
 /// A connection that logs in as a user of the test's own.
-fn connection(database: &Database) -> (String, Value) {
-    let user = format!("{}_root", database.name);
-    database.sql(&format!("CREATE ROLE {user} LOGIN CREATEROLE PASSWORD '{FIRST}'"));
+pub(crate) fn connection(database: &dyn Victim) -> (String, Value) {
+    let user = format!("{}_root", database.name());
+    database.make_admin(&user, FIRST);
     let mut connection = database.connection();
     connection["username"] = json!(user);
     connection["password"] = json!(FIRST);
@@ -21,35 +25,26 @@ fn connection(database: &Database) -> (String, Value) {
 }
 
 fn role(root: &Client) {
-    let role = json!({"db_name": "main", "creation_statements": [crate::harness::CREATE]});
+    let role = json!({"db_name": "main", "creation_statements": [CREATE]});
     root.post("db/roles/app", role).expect(204);
 }
 
 /// True if the server can still log in.
-fn mints(root: &Client) -> bool {
+pub(crate) fn mints(root: &Client) -> bool {
     let answer = root.get("db/creds/app");
     assert!(matches!(answer.status, 200 | 503), "{}", answer.text);
     answer.status == 200
 }
 
-fn sleeps(database: &Database) -> bool {
-    let name = &database.name;
-    let sql = format!(
-        "SELECT pid::text FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep'"
-    );
-    !database.query(&sql).is_empty()
-}
-
-#[test]
-fn a_root_password_is_changed_to_one_that_nobody_else_knows() {
-    let database = Database::shared();
+fn a_root_password_is_changed_to_one_that_nobody_else_knows(kind: Kind) {
+    let database = kind.shared();
     let mut server = Server::open();
     let root = server.root();
-    let (user, connection) = connection(&database);
+    let (user, connection) = connection(database.as_ref());
     root.post("db/config/main", connection).expect(204);
-    role(&root);
+    root.post("db/roles/app", database.role("1h")).expect(204);
     root.post("db/rotate-root/main", json!({})).expect(204);
-    assert!(database.login(&user, FIRST).is_err());
+    assert!(!database.logs_in(&user, FIRST));
     assert!(mints(&root));
     let shown = root.get("db/config/main").expect(200);
     assert!(!shown.text_at("/data/last_vault_rotation").is_empty());
@@ -64,7 +59,7 @@ fn a_root_password_is_changed_to_one_that_nobody_else_knows() {
     server.kill9();
     server.again();
     server.unseal();
-    assert!(mints(&server.root()));
+    eventually("it logs in", Duration::from_secs(20), || mints(&server.root()).then_some(()));
     assert!(!server.log().contains(FIRST) && !server.audit_text().contains("SCRAM-SHA-256"));
 }
 
@@ -89,151 +84,6 @@ fn a_password_of_the_configuration_file_is_not_rotated() {
     root.post("db/rotate-root/beside", json!({})).refused(400, "configuration");
     role(&root);
     assert!(mints(&root));
-}
-
-#[test]
-fn a_server_killed_mid_rotation_behind_a_sleep_of_two_seconds_is_not_locked_out() {
-    let database = Database::shared();
-    let mut server = Server::open();
-    let root = server.root();
-    let (_, mut connection) = connection(&database);
-    connection["root_rotation_statements"] = json!(["SELECT pg_sleep(2)", ALTER]);
-    root.post("db/config/main", connection).expect(204);
-    role(&root);
-    std::thread::scope(|scope| {
-        let client = root.clone();
-        scope.spawn(move || client.try_send("POST", "db/rotate-root/main", &[], Some("{}")));
-        eventually("it sleeps", Duration::from_secs(10), || sleeps(&database).then_some(()));
-        let since = Stopwatch::start();
-        server.kill9();
-        server.again();
-        server.unseal();
-        assert!(mints(&server.root()), "while nobody knows which password holds");
-        eventually("it is settled", Duration::from_secs(20), || {
-            let shown = server.root().get("db/config/main").expect(200);
-            shown.json["data"].get("rotation_in_doubt").is_none().then_some(())
-        });
-        let rest = Duration::from_millis(2_500).saturating_sub(since.elapsed());
-        stays("the password is known", rest, || {
-            server.root().post("db/reset/main", json!({})).expect(204);
-            mints(&server.root())
-        });
-    });
-    server.root().post("db/config/main", json!({"root_rotation_statements": [ALTER]})).expect(204);
-    server.root().post("db/rotate-root/main", json!({})).expect(204);
-    assert!(mints(&server.root()));
-}
-
-/// How often the server is killed: 6 times, or as often as `MSSM_TORTURE_ROTATIONS` says.
-#[expect(clippy::disallowed_methods, reason = "how scripts/torture asks for the long form")]
-fn kills() -> u32 {
-    std::env::var("MSSM_TORTURE_ROTATIONS").ok().map_or(6, |text| text.parse().unwrap())
-}
-
-#[test]
-fn no_kill_at_any_moment_of_a_rotation_locks_the_server_out() {
-    let database = Database::shared();
-    let mut server = Server::open();
-    let root = server.root();
-    let (_, mut connection) = connection(&database);
-    // Longer than it would be, so that kills find it in every stage.
-    connection["root_rotation_statements"] =
-        json!(["SELECT pg_sleep(0.01)", ALTER, "SELECT pg_sleep(0.01)"]);
-    root.post("db/config/main", connection).expect(204);
-    role(&root);
-    for kill in 0..kills() {
-        let rotated = AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            let (client, rotated) = (root.clone(), &rotated);
-            scope.spawn(move || {
-                while let Ok(answer) =
-                    client.try_send("POST", "db/rotate-root/main", &[], Some("{}"))
-                {
-                    match answer.status {
-                        204 => _ = rotated.fetch_add(1, Ordering::SeqCst),
-                        503 => {}
-                        _ => panic!("{}", answer.text),
-                    }
-                }
-            });
-            if kill % 2 == 0 {
-                eventually("one comes to its end", Duration::from_secs(20), || {
-                    (rotated.load(Ordering::SeqCst) > 0).then_some(())
-                });
-            }
-            // Spread over more than one rotation; where each ends is chance enough.
-            let wait = Duration::from_millis(u64::from(kill * 37 % 200));
-            let since = Stopwatch::start();
-            eventually("the moment comes", Duration::from_secs(5), || {
-                (since.elapsed() >= wait).then_some(())
-            });
-            server.kill9();
-        });
-        server.again();
-        server.unseal();
-        assert!(mints(&server.root()), "locked out after kill {kill}");
-        eventually("it is settled", Duration::from_secs(20), || {
-            let shown = server.root().get("db/config/main").expect(200);
-            shown.json["data"].get("rotation_in_doubt").is_none().then_some(())
-        });
-        server.root().post("db/reset/main", json!({})).expect(204);
-        assert!(mints(&server.root()), "locked out after kill {kill} was settled");
-    }
-    server.root().post("db/rotate-root/main", json!({})).expect(204);
-}
-
-/// The fail-points of rotations, as the sources name them.
-fn failpoints() -> Vec<String> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/actors/minter/src/rotation");
-    let files = ["root.rs", "statics/change.rs"].map(|file| format!("{folder}/{file}"));
-    let texts = files.map(|file| std::fs::read_to_string(file).unwrap()).concat();
-    let names = texts.split("failpoint::here(\"").skip(1);
-    names.map(|rest| rest.split_once('"').unwrap().0.to_owned()).collect()
-}
-
-#[test]
-fn killed_at_every_step_of_a_rotation_nobody_is_locked_out() {
-    let database = Database::shared();
-    let mut server = Server::open();
-    let root = server.root();
-    let user = format!("{}_static", database.name);
-    database.sql(&format!("CREATE ROLE {user} LOGIN"));
-    root.post("db/config/main", connection(&database).1).expect(204);
-    root.post("db/config/super", database.connection()).expect(204);
-    role(&root);
-    let fixed = json!({"db_name": "super", "username": user, "rotation_period": "24h"});
-    root.post("db/static-roles/fixed", fixed).expect(204);
-    let points = failpoints();
-    assert!(points.len() >= 10, "{points:?}");
-    for point in points {
-        server.kill9();
-        assert!(server.again_until(&point), "{point}");
-        server.unseal();
-        for path in ["db/rotate-root/main", "db/rotate-role/fixed"] {
-            if server
-                .client()
-                .with_token(root.token())
-                .try_send("POST", path, &[], Some("{}"))
-                .is_err()
-            {
-                break;
-            }
-        }
-        let ended = eventually("it is met", Duration::from_secs(20), || server.ended());
-        assert!(!ended.success(), "{point}");
-        server.again();
-        server.unseal();
-        let root = server.root();
-        assert!(mints(&root), "locked out after {point}");
-        let handed = root.get("db/static-creds/fixed").expect(200);
-        assert!(database.login(&user, &handed.text_at("/data/password")).is_ok(), "{point}");
-        eventually("it is settled", Duration::from_secs(20), || {
-            let shown = root.get("db/config/main").expect(200);
-            shown.json["data"].get("rotation_in_doubt").is_none().then_some(())
-        });
-        root.post("db/reset/main", json!({})).expect(204);
-        assert!(mints(&root), "locked out after {point} was settled");
-    }
 }
 
 #[test]
@@ -304,35 +154,31 @@ fn static_roles_are_what_vaults_clients_expect() {
     }
 }
 
-#[test]
-fn a_static_password_changes_by_itself_and_catches_up_after_an_outage() {
-    let database = Database::private();
+fn a_static_password_changes_by_itself_and_catches_up_after_an_outage(kind: Kind) {
+    let database = kind.private();
     let server = Server::open();
     let root = server.root();
-    let user = format!("{}_static", database.name);
-    database.sql(&format!("CREATE ROLE {user} LOGIN"));
+    let user = format!("{}_static", database.name());
+    database.make_user(&user);
     root.post("db/config/main", database.connection()).expect(204);
     let body = json!({"db_name": "main", "username": user, "rotation_period": 5});
     root.post("db/static-roles/app", body).expect(204);
-    let read = || Login {
-        lease: String::new(),
-        user: user.clone(),
-        password: root.get("db/static-creds/app").expect(200).text_at("/data/password"),
-    };
+    let read = || root.get("db/static-creds/app").expect(200).text_at("/data/password");
     let first = read();
-    assert!(database.accepts(&first));
-    database.postgres().crash();
+    assert!(database.logs_in(&user, &first));
+    database.crash();
     eventually("it is overdue", Duration::from_secs(20), || {
         (root.get("db/static-creds/app").number_at("/data/ttl") == 0).then_some(())
     });
-    database.postgres().start();
-    eventually("it has changed", Duration::from_secs(20), || {
-        (read().password != first.password).then_some(())
-    });
-    assert!(!database.accepts(&first));
+    database.start();
+    eventually("it has changed", Duration::from_secs(20), || (read() != first).then_some(()));
+    assert!(!database.logs_in(&user, &first));
     eventually("what is handed out logs in", Duration::from_secs(5), || {
-        database.accepts(&read()).then_some(())
+        database.logs_in(&user, &read()).then_some(())
     });
+    if let Some(log) = database.log() {
+        assert!(!log.contains(&read()), "what proves a password was sent, and not the password");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{CREATE, Client, Database, Login, Server, Stopwatch, eventually};
+use crate::harness::{CREATE, Client, Database, Login, Server, eventually};
 
 /// Nothing is left in the database nor among the leases.
 fn nothing_left(database: &Database, root: &Client) {
@@ -138,63 +138,6 @@ fn quotes_dollars_and_comments_in_statements_are_understood() {
     assert_eq!(session.orders(), Ok(3));
     let comment = database.query("SELECT obj_description('orders'::regclass)");
     assert_eq!(comment, ["it's; fine"]);
-}
-
-#[test]
-fn a_database_that_is_down_is_said_in_time_and_catches_up_later() {
-    let database = Database::private();
-    let server = Server::open();
-    let root = server.root();
-    database.configure(&root, "db", "2s", "1m");
-    let login = Login::mint(&root, "db/creds/app");
-    database.postgres().stop();
-    let watch = Stopwatch::start();
-    let refused = root.get("db/creds/app");
-    assert!((400..=503).contains(&refused.status), "{}", refused.text);
-    assert!(
-        !refused.errors().is_empty() && watch.elapsed() < Duration::from_secs(15),
-        "{}",
-        refused.text
-    );
-    assert!(!refused.text.contains(database.postgres().admin_password()));
-    root.get("secret/metadata?list=true").expect(404);
-    root.without_token().get("sys/health").expect(200);
-    // It expires meanwhile, and is tried until it is done.
-    eventually("it is due", Duration::from_secs(10), || {
-        let look = json!({"lease_id": login.lease});
-        let answer = root.put("sys/leases/lookup", look);
-        (answer.status == 400 || answer.number_at("/data/ttl") <= 0).then_some(())
-    });
-    database.postgres().start();
-    eventually("the role is gone", Duration::from_secs(20), || {
-        (!database.has_role(&login.user)).then_some(())
-    });
-    nothing_left(&database, &root);
-    let login = Login::mint(&root, "db/creds/app");
-    assert!(database.accepts(&login), "and minting goes on");
-}
-
-#[test]
-fn many_grants_at_once_all_come_through() {
-    let database = Database::shared();
-    let server = Server::open();
-    let root = server.root();
-    database.configure(&root, "db", "1h", "2h");
-    let many: Vec<Login> = std::thread::scope(|scope| {
-        let all: Vec<_> = (0..8)
-            .map(|_| {
-                let root = root.clone();
-                scope.spawn(move || {
-                    (0..4).map(|_| Login::mint(&root, "db/creds/app")).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        all.into_iter().flat_map(|one| one.join().unwrap()).collect()
-    });
-    assert_eq!(many.len(), 32);
-    assert!(many.iter().all(|login| database.accepts(login)));
-    root.put("sys/leases/revoke-prefix/db", json!({"sync": true})).expect(204);
-    nothing_left(&database, &root);
 }
 
 #[test]
