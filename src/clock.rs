@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mssm_domain::{Clock, Random, Timestamp};
+use mssm_messages::failpoint;
 use rustix::time::{ClockId, clock_gettime};
 
 /// The machine's wall clock, and its time since boot.
@@ -13,7 +14,8 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is where the time comes from")]
     fn now(&self) -> Timestamp {
         // A clock set before 1970 reads as 1970: nothing has expired then, which is the safe side.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = failpoint::clock().unwrap_or_else(SystemTime::now);
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 

