@@ -8,6 +8,8 @@ use mssm_messages::storage::{
 };
 
 pub(crate) mod embedded;
+#[cfg(test)]
+pub(crate) mod faults;
 pub(crate) mod file;
 pub(crate) mod memory;
 

@@ -10,6 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::StorageBackend;
 
+pub(crate) mod chaos;
 mod index;
 
 pub(crate) use index::*;
@@ -44,6 +45,7 @@ macro_rules! conformance {
             an_index_that_is_gone_is_missed_and_made_anew_only_when_told,
             without_its_key_a_store_with_an_index_takes_nothing,
             no_commit_makes_a_changed_index_fit_again,
+            no_commit_rests_on_what_was_put_back,
             an_index_fits_after_any_groups,
             a_forged_delta_is_found,
         );

@@ -15,8 +15,9 @@ pub trait IndexKey: Send {
 
 /// Hands the index its key, or has it wiped.
 ///
-/// With a key the vital records are compared before the reply, and the rest behind it. Without
-/// one a store that has an index takes no commit.
+/// With a key the vital records are compared before the reply, in a small store all of them; in a
+/// large one the rest behind it, what a commit replaces or relies on before that commit. Without a
+/// key a store that has an index takes no commit.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Standing, IndexError>")]
 pub struct InstallIndex(pub Option<IndexOpening>);

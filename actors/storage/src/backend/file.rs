@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,10 +14,15 @@ use mssm_domain::{StoredKey, StoredRecord};
 use mssm_messages::storage::{Commit, Report, StorageError, StorageReader};
 
 use super::{Effects, StorageBackend, page_start, plan};
-use crate::folder::{beside, create_folder, is_no_space, open_private, sync_folder};
+use crate::folder::{beside, is_no_space, open_private};
 use crate::index::is_index;
 
+#[cfg(test)]
+mod chaos;
+mod disk;
 mod entry;
+#[cfg(test)]
+mod faults;
 mod journal;
 mod load;
 
@@ -30,6 +35,8 @@ struct Index {
     versions: BTreeMap<Vec<u8>, u64>,
     /// Names of files that are in `damaged/` and not yet replaced: their keys answer `Damaged`.
     damaged: BTreeSet<String>,
+    /// A batch is there in part, until the next start finishes it: nobody reads it so.
+    torn: bool,
 }
 
 /// Where the parts of a store lie.
@@ -73,7 +80,7 @@ impl FileStorage {
             Err(errno) => return Err(errno.into()),
         }
         for part in [&places.records, &places.staged, &places.damaged] {
-            create_folder(part)?;
+            disk::create_folder(part)?;
         }
         places.replay()?;
         let index = places.load()?;
@@ -87,8 +94,12 @@ impl FileStorage {
         }))
     }
 
-    fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    fn index(&self) -> Result<RwLockReadGuard<'_, Index>, StorageError> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        if index.torn {
+            return Err(StorageError::Io("a batch is finished at the next start".to_owned()));
+        }
+        Ok(index)
     }
 
     fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
@@ -97,7 +108,7 @@ impl FileStorage {
 
     /// The record of a key that the index has, or what is wrong with its file.
     fn load_record(&self, key: &[u8]) -> Result<StoredRecord, StorageError> {
-        match std::fs::read(self.places.records.join(entry::name_of(key))) {
+        match disk::read(&self.places.records.join(entry::name_of(key))) {
             Ok(bytes) => match entry::decode(&entry::name_of(key), &bytes) {
                 Ok((_, record)) => Ok(record),
                 Err(cause) => Err(StorageError::Damaged(cause)),
@@ -113,7 +124,7 @@ impl FileStorage {
     fn load_or_isolate(&self, key: &[u8]) -> Result<Option<StoredRecord>, StorageError> {
         let name = entry::name_of(key);
         {
-            let index = self.index();
+            let index = self.index()?;
             if index.damaged.contains(&name) {
                 return Err(StorageError::Damaged(format!("damaged/{name}")));
             }
@@ -140,7 +151,7 @@ impl FileStorage {
     }
 
     fn version_of(&self, key: &StoredKey) -> Result<Option<u64>, StorageError> {
-        let (index, name) = (self.index(), entry::name_of(key.as_bytes()));
+        let (index, name) = (self.index()?, entry::name_of(key.as_bytes()));
         if index.damaged.contains(&name) {
             return Err(StorageError::Damaged(format!("damaged/{name}")));
         }
@@ -152,31 +163,22 @@ impl FileStorage {
         for (key, record) in effects {
             let Some(record) = record else { continue };
             let path = self.places.staged.join(entry::name_of(key));
-            let bytes = entry::encode(key, record);
-            let written = open_private(&path).and_then(|mut file| {
-                file.set_len(0)?;
-                file.write_all(&bytes)?;
-                Ok(file)
-            });
-            written.map_err(|error| nothing_written(&error))?.sync_all().map_err(in_doubt)?;
+            let written = disk::write(&path, &entry::encode(key, record));
+            written.map_err(|error| nothing_written(&error))?.sync().map_err(in_doubt)?;
             self.step()?;
         }
-        sync_folder(&self.places.staged).map_err(in_doubt)
+        disk::sync_folder(&self.places.staged).map_err(in_doubt)
     }
 
     /// Writes down durably what is to happen; from its rename on, it happens.
     fn write_journal(&self, steps: &journal::Steps) -> Result<(), StorageError> {
         let fresh = beside(&self.places.journal, ".new");
-        let written = open_private(&fresh).and_then(|mut file| {
-            file.set_len(0)?;
-            file.write_all(&journal::encode(steps))?;
-            Ok(file)
-        });
-        written.map_err(|error| nothing_written(&error))?.sync_all().map_err(in_doubt)?;
+        let written = disk::write(&fresh, &journal::encode(steps));
+        written.map_err(|error| nothing_written(&error))?.sync().map_err(in_doubt)?;
         self.step()?;
-        std::fs::rename(&fresh, &self.places.journal).map_err(|error| nothing_written(&error))?;
+        disk::rename(&fresh, &self.places.journal).map_err(|error| nothing_written(&error))?;
         self.step()?;
-        sync_folder(&self.places.folder).map_err(in_doubt)?;
+        disk::sync_folder(&self.places.folder).map_err(in_doubt)?;
         self.step()
     }
 
@@ -192,20 +194,9 @@ impl FileStorage {
         }
         // Readers wait for the length of the renames, so that they see all of a batch or nothing.
         let mut index = self.index_mut();
-        for (name, puts) in &steps {
-            match self.places.settle(name, *puts) {
-                Ok(()) => self.step()?,
-                Err(error) if !journalled => return Err(nothing_written(&error)),
-                Err(error) => return Err(in_doubt(error)),
-            }
-        }
-        sync_folder(&self.places.records).map_err(in_doubt)?;
-        if journalled {
-            self.step()?;
-            // Durably gone before the next commit: a journal that came back would undo it.
-            std::fs::remove_file(&self.places.journal).map_err(in_doubt)?;
-            sync_folder(&self.places.folder).map_err(in_doubt)?;
-        }
+        let placed = self.place(&steps, journalled);
+        index.torn = matches!(placed, Err(StorageError::Unknown(_)));
+        placed?;
         for (key, record) in effects {
             let name = entry::name_of(key);
             match record {
@@ -215,6 +206,25 @@ impl FileStorage {
             if index.damaged.remove(&name) {
                 self.places.forget_damage(&name);
             }
+        }
+        Ok(())
+    }
+
+    /// Renames and removes, durably.
+    fn place(&self, steps: &journal::Steps, journalled: bool) -> Result<(), StorageError> {
+        for (name, puts) in steps {
+            match self.places.settle(name, *puts) {
+                Ok(()) => self.step()?,
+                Err(error) if !journalled => return Err(nothing_written(&error)),
+                Err(error) => return Err(in_doubt(error)),
+            }
+        }
+        disk::sync_folder(&self.places.records).map_err(in_doubt)?;
+        if journalled {
+            self.step()?;
+            // Durably gone before the next commit: a journal that came back would undo it.
+            disk::remove(&self.places.journal).map_err(in_doubt)?;
+            disk::sync_folder(&self.places.folder).map_err(in_doubt)?;
         }
         Ok(())
     }
@@ -233,11 +243,16 @@ impl FileStorage {
         if left == 0 { Err(StorageError::Unknown("stopped".to_owned())) } else { Ok(()) }
     }
 
-    fn keys(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Vec<u8>> {
-        let index = self.index();
+    fn keys(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, StorageError> {
+        let index = self.index()?;
         let range = (page_start(prefix, after), Bound::Unbounded);
         let page = index.versions.range::<[u8], _>(range).map(|(key, _)| key);
-        page.take_while(|key| key.starts_with(prefix)).take(limit).cloned().collect()
+        Ok(page.take_while(|key| key.starts_with(prefix)).take(limit).cloned().collect())
     }
 }
 
@@ -252,7 +267,7 @@ impl StorageReader for FileStorage {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<StoredKey>, StorageError> {
-        Ok(self.keys(prefix, after, limit).into_iter().map(StoredKey::new).collect())
+        Ok(self.keys(prefix, after, limit)?.into_iter().map(StoredKey::new).collect())
     }
 
     fn scan_records(
@@ -265,7 +280,7 @@ impl StorageReader for FileStorage {
         let mut after = after.map(<[u8]>::to_vec);
         // A key that goes between the two looks is none; the page is filled up with the next.
         while page.len() < limit {
-            let keys = self.keys(prefix, after.as_deref(), limit - page.len());
+            let keys = self.keys(prefix, after.as_deref(), limit - page.len())?;
             let Some(last) = keys.last().cloned() else { break };
             for key in keys {
                 if let Some(record) = self.load_or_isolate(&key)? {
@@ -299,7 +314,7 @@ impl StorageBackend for FileStorage {
 
     fn check(&self) -> Result<Report, StorageError> {
         let mut report = Report::default();
-        for key in self.keys(&[], None, usize::MAX) {
+        for key in self.keys(&[], None, usize::MAX)? {
             match self.load_or_isolate(&key) {
                 Ok(Some(_)) => report.records += u64::from(!is_index(&key)),
                 // Damaged ones are listed below; one that is gone was deleted meanwhile.
@@ -309,7 +324,7 @@ impl StorageBackend for FileStorage {
                 }
             }
         }
-        report.damaged.extend(self.index().damaged.iter().map(|name| format!("damaged/{name}")));
+        report.damaged.extend(self.index()?.damaged.iter().map(|name| format!("damaged/{name}")));
         Ok(report)
     }
 }

@@ -7,7 +7,7 @@ use mssm_domain::StoredKey;
 use mssm_messages::index::{Discrepancy, Findings};
 use mssm_messages::storage::{Commit, StorageError, StorageReader, Write};
 
-use super::bucket::{self, Bucket, sum};
+use super::bucket::{self, Bucket, Sum, sum};
 use super::{
     Broken, Index, PAGES, PER_PAGE, PREFIX, VITAL_PAGES, bucket_key, delta, is_index, root_key,
 };
@@ -17,6 +17,37 @@ use crate::backend::StorageBackend;
 const STEP: usize = 32;
 
 impl Index {
+    /// Whether at most so many buckets hold anything: then there are not many more records.
+    pub(crate) fn is_small(&self, buckets: usize) -> bool {
+        self.buckets.len() + self.waiting.len() <= buckets
+    }
+
+    /// Compares single records, whether they are there or not.
+    pub(crate) fn check_named<'keys>(
+        &self,
+        store: &dyn StorageReader,
+        keys: impl IntoIterator<Item = &'keys [u8]>,
+    ) -> Result<Findings, StorageError> {
+        let mut findings = Findings::default();
+        for key in keys {
+            let expected = match self.bucket(store, self.bucket_of(key)) {
+                Ok(bucket) => bucket.get(key).copied(),
+                Err(broken) => {
+                    take_in(broken, &mut findings)?;
+                    continue;
+                }
+            };
+            match expected {
+                Some(expected) => check_record(store, key, expected, &mut findings)?,
+                None if matches!(store.read(&StoredKey::new(key.to_vec())), Ok(Some(_))) => {
+                    findings.add(key, Discrepancy::Unknown);
+                }
+                None => {}
+            }
+        }
+        Ok(findings)
+    }
+
     /// Compares the vital records, all of them.
     pub(crate) fn check_vital(&self, store: &dyn StorageReader) -> Result<Findings, StorageError> {
         let mut findings = Findings::default();
@@ -137,17 +168,24 @@ fn check_bucket(
     bucket: &Bucket,
     findings: &mut Findings,
 ) -> Result<(), StorageError> {
-    for (key, expected) in bucket {
-        match store.read(&StoredKey::new(key.clone())) {
-            Ok(Some(record)) if sum(&record) == *expected => {}
-            Ok(Some(_)) => findings.add(key, Discrepancy::Changed),
-            Ok(None) => findings.add(key, Discrepancy::Missing),
-            // Damage is the store's to name; it is neither older nor gone.
-            Err(StorageError::Damaged(place)) => {
-                tracing::warn!(place, "a record that the index speaks of is damaged");
-            }
-            Err(error) => return Err(error),
+    bucket.iter().try_for_each(|(key, sum)| check_record(store, key, *sum, findings))
+}
+
+fn check_record(
+    store: &dyn StorageReader,
+    key: &[u8],
+    expected: Sum,
+    findings: &mut Findings,
+) -> Result<(), StorageError> {
+    match store.read(&StoredKey::new(key.to_vec())) {
+        Ok(Some(record)) if sum(&record) == expected => {}
+        Ok(Some(_)) => findings.add(key, Discrepancy::Changed),
+        Ok(None) => findings.add(key, Discrepancy::Missing),
+        // Damage is the store's to name; it is neither older nor gone.
+        Err(StorageError::Damaged(place)) => {
+            tracing::warn!(place, "a record that the index speaks of is damaged");
         }
+        Err(error) => return Err(error),
     }
     Ok(())
 }

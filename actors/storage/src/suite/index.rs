@@ -21,20 +21,20 @@ impl IndexKey for Key {
 }
 
 /// A store with its index, as the commit thread holds it, and what it says of records.
-struct Kept {
-    keeping: Keeping,
+pub(super) struct Kept {
+    pub(super) keeping: Keeping,
     told: Arc<Mutex<Vec<Findings>>>,
 }
 
 impl Kept {
-    fn new(store: &Arc<dyn StorageBackend>) -> Self {
+    pub(super) fn new(store: &Arc<dyn StorageBackend>) -> Self {
         let told = Arc::<Mutex<Vec<Findings>>>::default();
         let listener = Arc::clone(&told);
         let tell = Box::new(move |findings| listener.lock().unwrap().push(findings));
         Self { keeping: Keeping::new(Arc::clone(store), tell), told }
     }
 
-    fn install(&mut self, expected: bool, accept: bool) -> Result<Standing, IndexError> {
+    pub(super) fn install(&mut self, expected: bool, accept: bool) -> Result<Standing, IndexError> {
         let vital = vec![key("vital/")];
         self.keeping.install(Some(IndexOpening { key: Box::new(Key), vital, expected, accept }))
     }
@@ -49,8 +49,13 @@ impl Kept {
         assert_eq!(self.keeping.apply(&[when(&[], writes)]), Ok(vec![Ok(())]));
     }
 
+    /// Whether nothing was told.
+    pub(super) fn is_content(&self) -> bool {
+        self.told.lock().unwrap().is_empty()
+    }
+
     /// Compares all; what was told meanwhile.
-    fn swept(&mut self) -> Vec<(StoredKey, Discrepancy)> {
+    pub(super) fn swept(&mut self) -> Vec<(StoredKey, Discrepancy)> {
         while self.keeping.is_comparing() {
             self.keeping.compare_further();
         }
@@ -62,14 +67,24 @@ fn named(findings: &Findings) -> Vec<(StoredKey, Discrepancy)> {
     findings.first.iter().map(|finding| (finding.key.clone(), finding.what)).collect()
 }
 
-/// What is found at an opening, or behind it.
-fn found(store: &Arc<dyn StorageBackend>) -> Vec<(StoredKey, Discrepancy)> {
-    let mut kept = Kept::new(store);
-    match kept.install(true, false) {
-        Ok(_) => kept.swept(),
-        Err(IndexError::Distrusted(findings)) => named(&findings),
-        Err(IndexError::Storage(error)) => panic!("{error}"),
-    }
+/// What is found at the opening of a large store or behind it, if it is at that of a small one, too.
+pub(super) fn found(store: &Arc<dyn StorageBackend>) -> Vec<(StoredKey, Discrepancy)> {
+    let [at_once, behind] = [true, false].map(|small| {
+        let mut kept = Kept::new(store);
+        if !small {
+            kept.keeping.compare_behind();
+        }
+        match kept.install(true, false) {
+            Ok(_) => {
+                assert_ne!(kept.keeping.is_comparing(), small);
+                kept.swept()
+            }
+            Err(IndexError::Distrusted(findings)) => named(&findings),
+            Err(IndexError::Storage(error)) => panic!("{error}"),
+        }
+    });
+    assert_eq!(at_once.is_empty(), behind.is_empty(), "{at_once:?} {behind:?}");
+    behind
 }
 
 /// A store with some records, each written twice, and what lay in it before the second time.
@@ -200,6 +215,33 @@ pub(crate) fn no_commit_makes_a_changed_index_fit_again<S: Store>() {
         kept.keeping.apply(&[when(&[], ["a", "b", "vital/c"].map(|name| put(name, 3)).to_vec())]);
     assert!(matches!(refused, Err(StorageError::Damaged(_))), "{refused:?}");
     assert!(!kept.told.lock().unwrap().is_empty(), "the server is told to seal");
+}
+
+/// What a commit replaces or rests upon is compared before it, however far the comparison has come.
+pub(crate) fn no_commit_rests_on_what_was_put_back<S: Store>() {
+    let (_place, store, _) = written_twice::<S>();
+    let now = store.read(&key("a")).unwrap().unwrap();
+    let tampered =
+        [("a", Discrepancy::Changed), ("b", Discrepancy::Missing), ("gone", Discrepancy::Unknown)];
+    store.put(&key("a"), &record(1, 1)).unwrap();
+    store.delete(&key("b")).unwrap();
+    store.put(&key("gone"), &record(1, 1)).unwrap();
+    for (name, what) in tampered {
+        let present = if what == Discrepancy::Missing { Expect::Absent } else { Expect::Present };
+        for commit in [when(&[], vec![put(name, 3)]), when(&[(name, present)], vec![put("new", 1)])]
+        {
+            let mut kept = Kept::new(&store);
+            kept.keeping.compare_behind();
+            assert_eq!(kept.install(true, false), Ok(Standing::default()));
+            assert_eq!(kept.keeping.apply(&[when(&[], vec![put("vital/c", 3)])]), Ok(vec![Ok(())]));
+            let refused = kept.keeping.apply(&[commit]);
+            assert!(matches!(refused, Err(StorageError::Damaged(_))), "{name}: {refused:?}");
+            let told: Vec<_> = kept.told.lock().unwrap().iter().flat_map(named).collect();
+            assert_eq!(told, [(key(name), what)]);
+        }
+    }
+    store.put(&key("a"), &now).unwrap();
+    assert_ne!(found(&store), []);
 }
 
 /// The answers are those of the backend alone, and the index fits after each group.

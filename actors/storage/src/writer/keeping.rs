@@ -1,5 +1,6 @@
 //! The store together with its index: every commit changes both, and nothing else does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mssm_domain::StoredKey;
@@ -14,18 +15,29 @@ use crate::index::{Broken, Index, Sweep, root_key};
 /// Called when records are found that are not what was written last.
 pub(crate) type OnDistrust = Box<dyn FnMut(Findings) + Send>;
 
+/// With at most so many buckets in use (of 16,384; some 2,300 records) the whole store is compared
+/// before the unseal is answered, which takes some hundredths of a second.
+const AT_ONCE: usize = 2048;
+
 /// Holds the index's key while the server is unsealed.
 pub(crate) struct Keeping {
     backend: Arc<dyn StorageBackend>,
     index: Option<Index>,
     /// There while the rest of the store has still to be compared.
     sweep: Option<Sweep>,
+    at_once: usize,
     on_distrust: OnDistrust,
 }
 
 impl Keeping {
     pub(crate) fn new(backend: Arc<dyn StorageBackend>, on_distrust: OnDistrust) -> Self {
-        Self { backend, index: None, sweep: None, on_distrust }
+        Self { backend, index: None, sweep: None, at_once: AT_ONCE, on_distrust }
+    }
+
+    /// Has even the smallest store compared behind the answer, as large ones are.
+    #[cfg(test)]
+    pub(crate) const fn compare_behind(&mut self) {
+        self.at_once = 0;
     }
 
     /// Takes the key in or wipes it; with one, compares what must be compared first.
@@ -39,8 +51,10 @@ impl Keeping {
         };
         let store = Arc::clone(&self.backend);
         let mut index = Index::empty(key, vital);
-        let mut found = match index.load(&*store) {
-            Ok(true) if accept => index.check_all(&*store)?,
+        let there = index.load(&*store);
+        let whole = accept || index.is_small(self.at_once);
+        let mut found = match there {
+            Ok(true) if whole => index.check_all(&*store)?,
             Ok(true) => index.check_vital(&*store)?,
             Ok(false) if expected => {
                 let mut gone = Findings::default();
@@ -61,7 +75,7 @@ impl Keeping {
             index.rebuild(&*store)?;
         }
         self.index = Some(index);
-        self.sweep = (!accept).then(Sweep::default);
+        self.sweep = (!whole).then(Sweep::default);
         Ok(Standing { accepted: std::mem::take(&mut found) })
     }
 
@@ -80,6 +94,17 @@ impl Keeping {
             plan(group, |key| Ok(self.backend.read(key)?.map(|record| record.version)));
         if effects.is_empty() {
             return Ok(answers);
+        }
+        if self.sweep.is_some() {
+            let relied_on = group.iter().flat_map(|batch| &batch.preconditions);
+            let mut keys: BTreeSet<&[u8]> =
+                relied_on.map(|condition| condition.key.as_bytes()).collect();
+            keys.extend(effects.keys());
+            let found = index.check_named(&*self.backend, keys)?;
+            if !found.is_empty() {
+                (self.on_distrust)(found);
+                return Err(StorageError::Damaged("a record was put back by hand".to_owned()));
+            }
         }
         let (part, staged) = match index.stage(&*self.backend, &effects) {
             Ok(staged) => staged,

@@ -139,6 +139,20 @@ fn a_file_damaged_while_it_runs_is_isolated_when_it_is_read() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_at_one_start_is_served_after_the_next() {
+    let folder = Folder::create();
+    folder.store().put(&key("a"), &record(1)).unwrap();
+    let path = folder.0.path().join("records").join(entry::name_of(b"a"));
+    let aside = folder.0.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(folder.store().read(&key("a")), Err(StorageError::Damaged(_))));
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(folder.store().read(&key("a")), Ok(Some(record(1))));
+}
+
+#[test]
 fn a_damaged_journal_stops_nothing() {
     let folder = Folder::create();
     folder.store().put(&key("a"), &record(1)).unwrap();
