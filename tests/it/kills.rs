@@ -2,6 +2,7 @@
 //! restart the logins in the database and the leases are compared. One suite for every kind of database.
 
 mod caller;
+mod hindered;
 mod rotations;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,9 @@ use crate::victim::{Kind, Victim};
 /// Kills that the tests on PostgreSQL do together unless `MSSM_TORTURE_KILLS` says another number.
 const KILLS: u64 = 200;
 /// How long a fail-point may take to be reached, and leases to settle.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Kills between two words about how far a test is.
+const TOLD: u64 = 25;
 const CLIENTS: u64 = 4;
 const ROLES: [&str; 7] = ["app", "plain", "brief", "stubborn", "moody", "broken", "again"];
 /// Instead of a role: has what a restored store does not know confirmed.
@@ -50,6 +53,20 @@ struct Torture {
 #[expect(clippy::disallowed_methods, reason = "how scripts/torture says how long")]
 fn kills() -> u64 {
     std::env::var("MSSM_TORTURE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+}
+
+/// What the moments of a test come from: `MSSM_TORTURE_SEED` makes them others.
+#[expect(clippy::disallowed_methods, reason = "how scripts/torture says which")]
+fn seed(number: u64) -> u64 {
+    let told = std::env::var("MSSM_TORTURE_SEED").ok().and_then(|text| text.parse::<u64>().ok());
+    told.unwrap_or(0) * 10 + number
+}
+
+/// How far a test is, for who waits for a long run.
+fn tell(what: &str, done: u64, of: u64, seed: u64) {
+    if done.is_multiple_of(TOLD) || done == of {
+        eprintln!("{what}, seed {seed}: {done} of {of} kills");
+    }
 }
 
 impl Torture {
@@ -211,9 +228,10 @@ fn failpoints(elsewhere: &[&str]) -> Vec<String> {
 fn at_every_failpoint(database: Box<dyn Victim>, points: &[String], kills: u64, seed: u64) {
     const ABORTED: i32 = 6;
     let mut torture = Torture::begin(database, seed);
-    let mut done = 0;
+    let (mut done, kills) = (0, kills.max(points.len() as u64));
     for point in points.iter().cycle() {
-        if done >= kills.max(points.len() as u64) {
+        tell("kills at fail-points", done, kills, seed);
+        if done >= kills {
             break;
         }
         torture.server.kill9();
@@ -223,11 +241,9 @@ fn at_every_failpoint(database: Box<dyn Victim>, points: &[String], kills: u64, 
             .any(|way| point.starts_with(way));
         let first = done < points.len() as u64 || starting;
         let number = if first { 1 } else { 1 + torture.random.below(5) };
-        if point.starts_with("fence.") || point == "restore.interrupted" {
-            if torture.server.again_until("mint.after_lease") {
-                torture.load("app", |server| ends(server) == Some(ABORTED));
-            }
-            done += 1;
+        let finds = point.starts_with("fence.") || point == "restore.interrupted";
+        if finds && torture.server.again_until("mint.after_lease") {
+            torture.load("app", |server| ends(server) == Some(ABORTED));
         }
         if point.starts_with("reconcile.") {
             torture.server.again();
@@ -273,6 +289,7 @@ fn ends(server: &mut Server) -> Option<i32> {
 fn at_random(database: Box<dyn Victim>, kills: u64, seed: u64) {
     let mut torture = Torture::begin(database, seed);
     for round in 0..kills {
+        tell("kills at random moments", round, kills, seed);
         if round % 4 == 3 {
             // While it opens, with what the kill before left.
             let mut child = torture.server.spawn_unchecked();
@@ -298,8 +315,8 @@ fn at_random(database: Box<dyn Victim>, kills: u64, seed: u64) {
 fn at_all(points: &[String], kills: u64, victim: impl Fn() -> Box<dyn Victim> + Sync) {
     let (some, others) = points.split_at(points.len() / 2);
     std::thread::scope(|scope| {
-        for (points, seed) in [(some, 1), (others, 2)] {
-            let victim = &victim;
+        for (points, number) in [(some, 1), (others, 2)] {
+            let (victim, seed) = (&victim, seed(number));
             scope.spawn(move || at_every_failpoint(victim(), points, kills, seed));
         }
     });
@@ -312,7 +329,7 @@ fn killed_at_every_failpoint_no_role_is_without_a_lease_and_no_lease_without_a_r
 
 #[test]
 fn killed_at_random_no_role_is_without_a_lease_and_no_lease_without_a_role() {
-    at_random(Kind::Postgres.shared(), kills() * 2 / 5, 3);
+    at_random(Kind::Postgres.shared(), kills() * 2 / 5, seed(3));
 }
 
 #[test]
@@ -322,5 +339,5 @@ fn killed_at_every_failpoint_no_mysql_login_is_without_a_lease_and_no_lease_with
 
 #[test]
 fn killed_at_random_no_mysql_login_is_without_a_lease_and_no_lease_without_a_login() {
-    at_random(Kind::MySql.private(), kills() / 5, 4);
+    at_random(Kind::MySql.private(), kills() / 5, seed(4));
 }

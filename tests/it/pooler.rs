@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{CREATE, Database, Login, Server, eventually, free_port, skipped};
 
 /// A PgBouncer in front of a database.
-struct Pooler {
+pub(crate) struct Pooler {
     program: Child,
     _folder: tempfile::TempDir,
     port: u16,
@@ -24,13 +24,18 @@ impl Drop for Pooler {
 
 impl Pooler {
     fn start(database: &Database, mode: &str) -> Result<Self, String> {
-        let (postgres, port) = (database.postgres(), free_port());
+        Self::start_at(database, mode, free_port())
+    }
+
+    pub(crate) fn start_at(database: &Database, mode: &str, port: u16) -> Result<Self, String> {
+        let postgres = database.postgres();
         let folder = tempfile::tempdir().unwrap();
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).unwrap();
         let settings = format!(
             "[databases]\n{} = host={} port={} user={} password={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n",
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n\
+             default_pool_size = 60\n",
             database.name,
             postgres.host(),
             postgres.port(),
@@ -57,7 +62,7 @@ impl Pooler {
         Ok(pooler)
     }
 
-    fn url(&self, database: &Database) -> String {
+    pub(crate) fn url(&self, database: &Database) -> String {
         let (port, name) = (self.port, &database.name);
         format!(
             "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/{name}?sslmode=disable"

@@ -81,6 +81,7 @@ fn broken(prefix: &str) -> Vec<(String, &'static str)> {
         ("GRANT pg_execute_server_program TO \"{{name}}\"", "pg_execute_server_program"),
         ("GRANT \"pg_write_server_files\" TO \"{{name}}\"", "pg_write_server_files"),
         ("GRANT PREFIX_mighty TO \"{{name}}\"", "SUPERUSER"),
+        ("GRANT PREFIX_person TO \"{{name}}\"", "it can log in"),
         ("SELECT PREFIX_make('PREFIX_second')", "works once only"),
         ("SELECT PREFIX_make('PREFIX_' || '{{name}}')", "they also make or change the role"),
         ("SELECT PREFIX_lift('{{name}}')", "CREATEROLE"),
@@ -99,6 +100,7 @@ fn prepare(database: &Database) -> String {
     let prefix = database.name.clone();
     database.sql(&format!(
         "CREATE ROLE {prefix}_group; CREATE ROLE {prefix}_other; CREATE ROLE {prefix}_mighty SUPERUSER; \
+         CREATE ROLE {prefix}_person LOGIN; \
          CREATE FUNCTION {prefix}_make(n text) RETURNS void LANGUAGE plpgsql AS \
          $$ BEGIN EXECUTE format('CREATE ROLE %I', n); END $$; \
          CREATE FUNCTION {prefix}_lift(n text) RETURNS void LANGUAGE plpgsql AS \
@@ -108,7 +110,9 @@ fn prepare(database: &Database) -> String {
 }
 
 fn clear(database: &Database, prefix: &str) {
-    database.sql(&format!("DROP ROLE {prefix}_group, {prefix}_other, {prefix}_mighty"));
+    database.sql(&format!(
+        "DROP ROLE {prefix}_group, {prefix}_other, {prefix}_mighty, {prefix}_person"
+    ));
 }
 
 #[test]
@@ -195,6 +199,19 @@ fn a_grant_on_all_tables_is_warned_of_and_privileges_need_a_word() {
     let answer = root.post("db/roles/boss", body).expect(200);
     assert!(answer.text.contains("CREATEROLE"), "{}", answer.text);
     assert_eq!(root.get("db/roles/boss").expect(200).data()["allow_privileged"], json!(true));
+}
+
+#[test]
+fn logins_that_may_become_the_owner_of_the_connections_database_are_warned_of() {
+    let database = Database::shared();
+    let (_server, root) = open(&database);
+    let owner = format!("{}_keeper", database.name);
+    database
+        .sql(&format!("CREATE ROLE {owner}; ALTER DATABASE {} OWNER TO {owner}", database.name));
+    let join = format!("GRANT {owner} TO \"{{{{name}}}}\"");
+    let answer = root.post("db/roles/app", role(&[CREATE, &join])).expect(200);
+    assert!(answer.text.contains("owns the connection's database"), "{}", answer.text);
+    root.post("db/roles/plain", role(&[CREATE])).expect(204);
 }
 
 #[test]

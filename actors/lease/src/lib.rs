@@ -15,6 +15,7 @@
 //! `end`. To add a state: `book.rs` (its transition), `record.rs` (its name), and the crash tests.
 
 mod book;
+mod burial;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod holders;

@@ -17,6 +17,7 @@ use mssm_messages::{Changes, failpoint, lease::LeaseError};
 use tracing::warn;
 
 use crate::book::{Ending, Phase};
+use crate::burial::lately;
 use crate::manager::LeaseManager;
 use crate::record::{LeaseRecord, bytes_of, ended_folder, ended_path, live_path};
 use crate::revoke;
@@ -69,18 +70,29 @@ async fn tombstone(session: &Session, lease: &LeaseId) -> Result<Option<LeaseRec
 }
 
 async fn ended(session: Rc<Session>, ask: ListEnded) -> Result<EndedPage, LeaseError> {
+    if ask.lately {
+        let (buried, next) = lately(&session, ask.after.as_ref()).await?;
+        let mut leases = Vec::with_capacity(buried.len());
+        for lease in buried {
+            leases.extend(tombstone(&session, &lease).await?.map(remembered));
+        }
+        return Ok(EndedPage { leases, next });
+    }
     let page = session.ground.barrier.scan(&ended_folder(), ask.after.as_ref(), PAGE).await?;
     let record = |plain: &mssm_messages::Plain| LeaseRecord::decode(&plain.bytes).ok();
     let leases = page.iter().filter_map(|(_, plain)| plain.as_ref().ok().and_then(record));
-    let leases = leases.map(|record| EndedLease {
+    let leases = leases.map(remembered).collect();
+    let last = page.last().map(|(key, _): &(StoredKey, _)| key.clone());
+    Ok(EndedPage { leases, next: last.filter(|_| page.len() == PAGE) })
+}
+
+fn remembered(record: LeaseRecord) -> EndedLease {
+    EndedLease {
         ended_at: record.ended_at.unwrap_or(record.lease.expires_at),
         lease: record.lease.id,
         target: record.target,
         data: record.data,
-    });
-    let leases = leases.collect();
-    let last = page.last().map(|(key, _): &(StoredKey, _)| key.clone());
-    Ok(EndedPage { leases, next: last.filter(|_| page.len() == PAGE) })
+    }
 }
 
 async fn adopt(session: Rc<Session>, ask: Adopt) -> Result<u64, LeaseError> {

@@ -12,6 +12,7 @@ use mssm_messages::storage::Expect;
 use mssm_messages::{BarrierError, Changes, failpoint, guarded_async};
 use tracing::{info, warn};
 
+use crate::burial::tidy_notes;
 use crate::record::{LeaseRecord, ended_folder, ended_path, live_folder, live_path, token_root};
 use crate::session::Session;
 use crate::sweep::FAILED;
@@ -190,6 +191,7 @@ impl Tidy {
     /// Removes tombstones that are old enough; a bounded number of pages. True if there are more.
     pub(crate) async fn sweep(self: Rc<Self>, session: Rc<Session>) -> bool {
         let swept = guarded_async(async {
+            tidy_notes(&session).await?;
             for _ in 0..TIDY_PAGES {
                 if session.is_closed() || !self.page(&session).await? {
                     return Ok(false);

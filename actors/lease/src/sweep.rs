@@ -1,17 +1,15 @@
-//! How leases end by themselves: marked in the store first, then revoked in batches, then buried.
+//! How leases end by themselves: marked in the store first, then revoked in batches; see [`crate::burial`].
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use mssm_domain::LeaseState;
 use mssm_messages::engine::{EngineError, Outcome, Revocation, Revoke};
 use mssm_messages::{BarrierError, Changes, failpoint, guarded_async};
 use tracing::{info, warn};
 
 use crate::book::{Batch, Ending, Reply};
-use crate::letter::said_of;
 pub(crate) use crate::record::bytes_of;
-use crate::record::{LeaseRecord, ended_path, live_path, token_path};
+use crate::record::{LeaseRecord, live_path};
 use crate::session::{Session, bump};
 
 /// Why a lease ended: somebody revoked it.
@@ -35,7 +33,7 @@ const ERROR_CHARS: usize = 512;
 const TRIES: usize = 4;
 
 /// A lease's record with its version.
-type Found = (u64, LeaseRecord);
+pub(crate) type Found = (u64, LeaseRecord);
 
 impl Session {
     /// Ends what is due and sends what may go; called several times a second.
@@ -250,7 +248,7 @@ impl Session {
         failed
     }
 
-    fn fail(&self, lease: &str, reply: Reply, why: &str) -> u16 {
+    pub(crate) fn fail(&self, lease: &str, reply: Reply, why: &str) -> u16 {
         bump(&self.failures_total);
         let attempts = self.book.borrow_mut().failed(lease, reply, self.uptime());
         if attempts > 3 && failpoint::is_planted(failpoint::Fault::GivenUp) {
@@ -326,75 +324,5 @@ impl Session {
             failpoint::here("revoke.after_failure");
         }
         self.bury_forced(&forced).await;
-    }
-
-    /// Ends leases whose leftovers outside have been given up.
-    pub(crate) async fn bury_forced(self: &Rc<Self>, leases: &[Rc<str>]) {
-        let mut given_up = Vec::new();
-        for lease in leases {
-            if let Ok(Some((version, mut record))) = self.read(lease).await {
-                warn!(lease = %record.lease.id, "ended by force, something may be left outside");
-                record.left_behind = true;
-                given_up.push((version, record));
-            } else {
-                self.fail(lease, Reply::Answered, "its record cannot be read");
-            }
-        }
-        if !given_up.is_empty() {
-            self.bury(given_up).await;
-        }
-    }
-
-    /// Removes ended leases and leaves a tombstone each.
-    async fn bury(self: &Rc<Self>, mut ended: Vec<Found>) {
-        let now = self.now();
-        for (_, record) in &mut ended {
-            record.state = LeaseState::Ended;
-            record.ended_at = Some(now);
-        }
-        let together = self.bury_together(&ended).await;
-        for found in ended {
-            let buried = match &together {
-                Ok(()) => Ok(()),
-                Err(_) => self.bury_alone(&found).await,
-            };
-            let record = found.1;
-            let lease = record.lease.id.as_str();
-            self.tell(lease, &Ok(()));
-            if let Err(error) = buried {
-                warn!(%error, lease, "an ended lease could not be buried; it is tried again");
-                self.fail(lease, Reply::Answered, "its end could not be stored");
-                continue;
-            }
-            self.book.borrow_mut().remove(lease);
-            bump(&self.ended_total);
-        }
-        self.changed();
-    }
-
-    async fn bury_together(&self, ended: &[Found]) -> Result<(), BarrierError> {
-        let mut changes = Changes::new();
-        let mut lines = Vec::with_capacity(ended.len());
-        for (_, record) in ended {
-            let (name, why) = said_of(record);
-            lines.push(self.line(name, record, why));
-            let lease = record.lease.id.as_str();
-            changes = changes
-                .put(ended_path(lease), 0, bytes_of(record)?)
-                .delete(live_path(lease))
-                .delete(token_path(record.token, lease));
-        }
-        failpoint::here("revoke.before_burial");
-        let buried = self.commit(changes, lines).await;
-        failpoint::here("revoke.after_burial");
-        buried
-    }
-
-    /// After a commit that failed: one that is gone already was buried by it after all.
-    async fn bury_alone(&self, found: &Found) -> Result<(), BarrierError> {
-        match self.read(found.1.lease.id.as_str()).await? {
-            None => Ok(()),
-            Some(_) => self.bury_together(std::slice::from_ref(found)).await,
-        }
     }
 }

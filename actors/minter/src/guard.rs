@@ -243,6 +243,9 @@ fn key(cluster: ClusterId) -> i64 {
 }
 
 /// Who has the lock. `Ours` is another connection of ours to the same database.
+///
+/// Anybody who may connect can take it, call itself what it likes and run the same words, a login that is
+/// to be ended among them. So only who is logged in as our own user is believed.
 async fn holder(
     live: &Live,
     key: i64,
@@ -254,7 +257,7 @@ async fn holder(
         "SELECT coalesce(bool_or(starts_with(a.application_name, {own})), false), \
          coalesce(bool_or(starts_with(a.application_name, {all}) AND a.query = {} \
          AND a.query_start > clock_timestamp() - interval '1 minute'), false) \
-         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.usename = session_user \
          JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
          AND ((l.classid::bigint << 32) | l.objid::bigint) = {key}",

@@ -1,8 +1,7 @@
 //! The self-test of a role: what it says is tried in the real database before it is stored.
 //!
-//! First a rehearsal in a transaction that is rolled back: two logins must come of the statements,
-//! and nothing else may. Then one login is made under a lease of its own, as any other, so that
-//! whatever happens to us it ends; it logs in, is ended by the ladder, and nothing may be left.
+//! First a rehearsal that is rolled back: two logins must come of the statements, and nothing else. Then
+//! a login is made under a lease of its own; it logs in, is ended, and nothing may be left.
 
 mod queries;
 mod slots;
@@ -19,7 +18,7 @@ use mssm_messages::keys::KeyError;
 use mssm_messages::lease::{Issue, Issued, LeaseError, Revoke};
 use mssm_messages::minter::Tester;
 
-use self::queries::{rights, snapshot};
+use self::queries::{notes, rights, snapshot};
 use crate::book::{Book, Role, Target};
 use crate::dialect::Dialect;
 use crate::engine::postgres::{OUR_PATH, OWN_PATH};
@@ -243,6 +242,7 @@ impl Trial<'_> {
         wrongs.sort();
         wrongs.dedup();
         if wrongs.is_empty() || self.candidate.role.record.allow_privileged {
+            wrongs.extend(notes(&facts));
             return Ok(wrongs);
         }
         Err(EngineError::Refused(format!(

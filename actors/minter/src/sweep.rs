@@ -25,7 +25,8 @@ use crate::record::{CredentialRecord, decode};
 const EVERY: Duration = Duration::from_secs(5);
 /// The pause after a look that failed.
 const AGAIN: Duration = Duration::from_secs(30);
-/// The longest sleep that PostgreSQL lets anybody ask for, and a minute.
+/// The longest sleep that PostgreSQL lets anybody ask for, and a minute: within the hour for which the
+/// lease manager knows without reading all its tombstones.
 const LASTS: Duration = Duration::from_secs(2_147 + 60);
 /// How long the lease manager may take for a page of tombstones.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -157,7 +158,7 @@ pub(crate) async fn remember(book: Rc<Book>) {
     let mut after = None;
     while book.cluster().is_ok() {
         failpoint::here("sweep.before_page");
-        let list = ListEnded { after: after.clone() };
+        let list = ListEnded { after: after.clone(), lately: true };
         let page = book.leases.reconcile.ended.ask(list, DEADLINE).await;
         failpoint::here("sweep.after_page");
         let Ok(Ok(page)) = page else {

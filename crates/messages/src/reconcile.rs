@@ -151,6 +151,8 @@ pub struct Described {
 pub struct ListEnded {
     /// Where the page before ended.
     pub after: Option<StoredKey>,
+    /// True for those alone that ended within the last hour.
+    pub lately: bool,
 }
 
 /// Some of the ended leases.

@@ -52,6 +52,12 @@ impl Database {
         database
     }
 
+    /// Another handle on the same, on the server that all tests share.
+    pub(crate) fn again(&self) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { runtime, private: None, name: self.name.clone() }
+    }
+
     pub(crate) fn postgres(&self) -> &TestPostgres {
         self.private.as_ref().unwrap_or_else(|| TestPostgres::shared())
     }
@@ -78,6 +84,12 @@ impl Database {
         if let Err(error) = self.runtime.block_on(admin.batch_execute(sql)) {
             panic!("{sql}: {error:?}");
         }
+    }
+
+    /// A session of the superuser's that has done something and stays open until it is dropped.
+    pub(crate) fn hold(&self, sql: &str) -> Option<Client> {
+        let admin = self.runtime.block_on(self.postgres().admin(&self.name));
+        self.runtime.block_on(admin.batch_execute(sql)).is_ok().then_some(admin)
     }
 
     /// The first column of a query's rows, as the superuser.

@@ -4,6 +4,7 @@ mod book;
 mod clock;
 mod ending;
 mod issuing;
+mod lately;
 mod outbox;
 mod reconciling;
 mod renewing;

@@ -78,7 +78,7 @@ async fn what_force_left_behind_is_said_and_its_lease_opens_again_when_the_login
     assert!(left.name == "v-app-1" && !left.why.is_empty(), "{left:?}");
     assert_eq!(rig.records().await, (0, 1));
     rig.world().down = false;
-    let page = rig.manager.send(ListEnded { after: None }).await.unwrap().unwrap();
+    let page = rig.manager.send(ListEnded { after: None, lately: false }).await.unwrap().unwrap();
     assert!(page.next.is_none() && !page.leases[0].data.expose().is_empty());
     let ended: Vec<_> = page.leases.into_iter().map(|ended| ended.lease).collect();
     assert_eq!(ended, std::slice::from_ref(&issued.lease.id));

@@ -101,7 +101,8 @@ impl Place {
 /// `synchronous_commit`: an acknowledged end of a login stays. `lock_timeout`: rung 1 of the ladder
 /// finds out fast that it is blocked. `standard_conforming_strings`: our quoting holds. `search_path`:
 /// what a login defines in a schema that others search is never taken for PostgreSQL's own, which would
-/// run it with our rights; see [`OWN_PATH`].
+/// run it with our rights; see [`OWN_PATH`]. The rest: who owns a database decides how sessions begin there,
+/// and a login may be a member of the owner. What only new versions know is set by its name.
 fn settings(lane: Lane) -> String {
     let lock_timeout_ms = match lane {
         Lane::Mint | Lane::Rotate => 5_000,
@@ -111,7 +112,13 @@ fn settings(lane: Lane) -> String {
         "SET synchronous_commit = on; SET lock_timeout = {lock_timeout_ms}; \
          SET statement_timeout = 9000; SET TIME ZONE 'UTC'; SET DateStyle = 'ISO, YMD'; \
          SET standard_conforming_strings = on; SET client_min_messages = error; \
-         SET default_transaction_read_only = off; SET search_path = pg_catalog, pg_temp"
+         SET default_transaction_read_only = off; SET search_path = pg_catalog, pg_temp; \
+         SET ROLE NONE; SET default_transaction_isolation = 'read committed'; \
+         SET default_transaction_deferrable = off; SET exit_on_error = off; \
+         SET transform_null_equals = off; SET quote_all_identifiers = off; \
+         SET idle_in_transaction_session_timeout = 0; \
+         SELECT set_config(name, '0', false) FROM pg_settings \
+         WHERE name IN ('idle_session_timeout', 'transaction_timeout')"
     )
 }
 

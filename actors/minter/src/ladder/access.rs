@@ -157,14 +157,14 @@ impl Ladder {
     async fn take_from_members(&self, cases: &[Case]) {
         let oids = literals(cases.iter().map(|case| case.oid.as_str()));
         let by = if self.session.facts.version >= 160_000 {
-            "format(' GRANTED BY %I CASCADE', a.grantor::regrole::text)"
+            "format(' GRANTED BY %I CASCADE', g.rolname)"
         } else {
             "' CASCADE'"
         };
         let sql = format!(
             "SELECT format('REVOKE %I FROM %I', r.rolname, m.rolname) || {by} FROM pg_auth_members a \
              JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member \
-             WHERE a.roleid IN (SELECT unnest(ARRAY[{oids}]::oid[])) AND m.rolname <> current_user"
+             LEFT JOIN pg_roles g ON g.oid = a.grantor WHERE a.roleid IN (SELECT unnest(ARRAY[{oids}]::oid[])) AND m.rolname <> current_user"
         );
         let found = self.session.run(&sql).await;
         for revoke in found.unwrap_or_default().into_iter().flatten().flatten() {

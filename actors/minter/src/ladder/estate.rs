@@ -9,13 +9,16 @@ use mssm_messages::failpoint;
 
 use super::cleanup::Holdings;
 use super::{Case, Ladder, words};
-use crate::engine::DbError;
+use crate::engine::{DbError, Row};
 use crate::mint::grant_to_us;
 use crate::pool::Live;
 use crate::quote::{identifier, literal};
 
 /// Handing over must not queue for long: everybody else would queue behind it.
 pub(super) const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s';\n";
+/// Tables, views, sequences and large objects that are handed over in one transaction. Each holds locks,
+/// of which the whole server has some ten thousand: a login that made more would have all others refused.
+const PORTION: usize = 200;
 
 impl Ladder {
     /// Without an owner what there is is dropped.
@@ -55,6 +58,26 @@ impl Ladder {
         self.hand_over(session, case, owner).await.map_err(words)
     }
 
+    /// What is more than a transaction should hold, some at a time; the rest is left to it.
+    async fn hand_over_portions(
+        &self,
+        session: &Live,
+        case: &Case,
+        owner: &str,
+        first: &str,
+    ) -> Result<(), DbError> {
+        loop {
+            let some = session.run(&portion(case, owner)).await?;
+            if some.len() < PORTION {
+                return Ok(());
+            }
+            let mut sql = first.to_owned();
+            append(&mut sql, session.run(&schemas(case, owner)).await?);
+            append(&mut sql, some);
+            self.insist(session, &sql).await?;
+        }
+    }
+
     async fn hand_over(
         &self,
         session: &Live,
@@ -71,6 +94,7 @@ impl Ladder {
         let mut code = Vec::new();
         if let Some(owner) = owner {
             code = find_code(session, case).await?;
+            self.hand_over_portions(session, case, owner, &sql).await?;
             // A function that runs with its owner's rights must not come into others' hands.
             let definers = format!(
                 "SELECT format('ALTER %s %s SECURITY INVOKER', CASE prokind WHEN 'p' THEN \
@@ -78,18 +102,8 @@ impl Ladder {
                  WHERE proowner = {}::oid AND prosecdef",
                 literal(&case.oid)
             );
-            // Schemas first: what is in them can be handed only to who may create in them.
-            let schemas = format!(
-                "SELECT format('ALTER SCHEMA %I OWNER TO %I', nspname, {}) FROM pg_namespace \
-                 WHERE nspowner = {}::oid",
-                literal(owner),
-                literal(&case.oid)
-            );
-            let first = session.run(&format!("{definers};\n{schemas}")).await?;
-            for statement in first.into_iter().flatten().flatten() {
-                sql.push_str(&statement);
-                sql.push_str(";\n");
-            }
+            let first = format!("{definers};\n{}", schemas(case, owner));
+            append(&mut sql, session.run(&first).await?);
             let _ = writeln!(sql, "REASSIGN OWNED BY {name} TO {};", identifier(owner));
         }
         let _ = write!(sql, "DROP OWNED BY {name}");
@@ -103,6 +117,37 @@ impl Ladder {
             tracing::warn!(%lease, login, database, owner, code, "code that an ended login wrote stays in its owner's name");
         }
         Ok(())
+    }
+}
+
+/// Schemas first: what is in them can be handed only to who may create in them.
+fn schemas(case: &Case, owner: &str) -> String {
+    let (owner, oid) = (literal(owner), literal(&case.oid));
+    format!(
+        "SELECT format('ALTER SCHEMA %I OWNER TO %I', nspname, {owner}) FROM pg_namespace \
+         WHERE nspowner = {oid}::oid"
+    )
+}
+
+/// The next portion; a column's own sequence goes with its table.
+fn portion(case: &Case, owner: &str) -> String {
+    let (owner, oid) = (literal(owner), literal(&case.oid));
+    format!(
+        "SELECT format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, {owner}) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relowner = {oid}::oid \
+         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT EXISTS (SELECT FROM pg_depend d \
+         WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = c.oid \
+         AND d.deptype IN ('a', 'i')) \
+         UNION ALL SELECT format('ALTER LARGE OBJECT %s OWNER TO %I', oid, {owner}) \
+         FROM pg_largeobject_metadata WHERE lomowner = {oid}::oid LIMIT {PORTION}"
+    )
+}
+
+/// Puts statements that a query replied behind others.
+fn append(sql: &mut String, statements: Vec<Row>) {
+    for statement in statements.into_iter().flatten().flatten() {
+        sql.push_str(&statement);
+        sql.push_str(";\n");
     }
 }
 

@@ -215,7 +215,8 @@ impl Comparing<'_> {
     async fn read_ended(&self, owners: &mut Owners) -> Result<(), Trouble> {
         let mut after = None;
         while !owners.is_complete() {
-            let page = ask(&self.book.leases.reconcile.ended, ListEnded { after }).await?;
+            let list = ListEnded { after, lately: false };
+            let page = ask(&self.book.leases.reconcile.ended, list).await?;
             let names: Vec<&str> = page.leases.iter().map(|ended| ended.lease.as_str()).collect();
             let keys = keys_of(self.book.barrier.keys(), self.dialect(), &names).await?;
             for (ended, key) in page.leases.iter().zip(keys) {

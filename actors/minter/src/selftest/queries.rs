@@ -21,19 +21,42 @@ pub(super) fn snapshot(when: &str) -> String {
     )
 }
 
-/// Rights of logins, their own or through a role that they may become, that outlive a revocation.
+/// Rights of logins, their own or through a role that they may become, that outlive a revocation; and
+/// whether they may become who owns the connection's database.
 pub(super) fn rights(names: &[String]) -> String {
     let names = literals(names.iter().map(String::as_str));
+    // Who may become a role that can log in may give it a password. From PostgreSQL 16 on a member may be
+    // kept from that.
+    const BECOMES: &str = "coalesce((to_jsonb(a) ->> 'set_option')::boolean, true)";
     format!(
         "WITH RECURSIVE reach AS (SELECT oid FROM pg_roles WHERE rolname IN ({names}) \
          UNION SELECT a.roleid FROM pg_auth_members a JOIN reach ON a.member = reach.oid), \
+         became AS (SELECT oid FROM pg_roles WHERE rolname IN ({names}) \
+         UNION SELECT a.roleid FROM pg_auth_members a JOIN became ON a.member = became.oid WHERE {BECOMES}), \
          may AS (SELECT r.* FROM pg_roles r JOIN reach USING (oid)) \
          SELECT 'right', '', 'SUPERUSER', '' FROM may WHERE rolsuper \
          UNION SELECT 'right', '', 'CREATEROLE', '' FROM may WHERE rolcreaterole \
          UNION SELECT 'right', '', 'REPLICATION', '' FROM may WHERE rolreplication \
          UNION SELECT 'right', '', 'BYPASSRLS', '' FROM may WHERE rolbypassrls \
          UNION SELECT 'right', '', rolname::text, '' FROM may WHERE rolname IN ({SERVER_ROLES}) \
+         UNION SELECT 'right', '', 'membership in ' || rolname || ' (it can log in, and its members set its password)', '' \
+         FROM pg_roles JOIN became USING (oid) WHERE rolcanlogin AND rolname NOT IN ({names}) \
          UNION SELECT 'right', '', 'the ADMIN OPTION on ' || g.rolname, '' FROM pg_auth_members a \
-         JOIN reach ON a.member = reach.oid JOIN pg_roles g ON g.oid = a.roleid WHERE a.admin_option"
+         JOIN reach ON a.member = reach.oid JOIN pg_roles g ON g.oid = a.roleid WHERE a.admin_option \
+         UNION SELECT 'note', '', o.rolname::text, d.datname::text FROM pg_roles o JOIN became USING (oid) \
+         JOIN pg_database d ON d.datdba = o.oid AND d.datname = current_database()"
     )
+}
+
+/// Warnings of what a login can do that owns the connection's database.
+pub(super) fn notes(facts: &[(String, [String; 3])]) -> Vec<String> {
+    let notes = facts.iter().filter(|(what, _)| what == "note");
+    let say = |(_, [_, owner, database]): &(String, [String; 3])| {
+        format!(
+            "logins may become \"{owner}\", which owns the connection's database: it can let nobody in any \
+             more (ALTER DATABASE \"{database}\"), those that are to end its logins among them; let the \
+             connection lead to another database of the server, such as postgres"
+        )
+    };
+    notes.map(say).collect()
 }

@@ -1,0 +1,155 @@
+//! Logins that would rather stay: they pose as another server, bend the sessions that are to end them,
+//! and own more than a transaction can lock.
+
+use mssm_messages::engine::Outcome;
+use mssm_messages::minter::RolePatch;
+use mssm_testkit::TestPostgres;
+
+use super::estate::{Admin, Estate};
+use super::revoking::rig;
+use crate::spec::cluster_prefix;
+use crate::testing::{CREATE, patch};
+
+#[actix_rt::test]
+async fn a_login_that_poses_as_another_server_keeps_nobody_from_ending_it() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
+    // It waits for the lock, and says what who has it says, in the name of a run.
+    let prefix = cluster_prefix(rig.cluster);
+    let half = prefix.trim_start_matches("mssm:").trim_end_matches(':').to_owned();
+    let pose = format!(
+        "SET application_name = '{prefix}00000000:mint'; \
+         SELECT pg_advisory_lock(('x{half}')::bit(64)::bigint)"
+    );
+    let admin = postgres.admin(&database.name).await;
+    let hand_over = async {
+        let holder = "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+             WHERE l.locktype = 'advisory' AND d.datname = $1 AND l.granted = $2";
+        while admin.query(holder, &[&database.name, &false]).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let held: i32 = admin.query_one(holder, &[&database.name, &true]).await.unwrap().get(0);
+        admin.execute("SELECT pg_terminate_backend($1)", &[&held]).await.unwrap();
+    };
+    let (posed, ()) = tokio::join!(session.batch_execute(&pose), hand_over);
+    posed.unwrap();
+    session.batch_execute("SELECT 'mssm guard'").await.unwrap();
+    while rig.mint("app").await.is_err() {
+        session.batch_execute("SELECT 'mssm guard'").await.unwrap();
+    }
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    session.batch_execute("SELECT 1").await.unwrap_err();
+}
+
+/// Who owns a database decides how sessions begin there, and a login may be a member of the owner.
+#[actix_rt::test]
+async fn what_the_owner_of_a_database_sets_for_it_does_not_hold_in_our_sessions() {
+    let postgres = TestPostgres::shared();
+    let estate = Estate::new(postgres, Admin::Superuser).await;
+    let join = format!("GRANT {} TO \"{{{{name}}}}\"", estate.team);
+    let definition = RolePatch {
+        creation_statements: Some(vec![CREATE.to_owned(), join]),
+        owner: Some(estate.owner.clone()),
+        ..RolePatch::default()
+    };
+    estate.rig.role_with("app", definition).await.unwrap();
+    let login = estate.rig.mint("app").await.unwrap();
+    let session = estate.open(&login, 0).await;
+    session.batch_execute("CREATE TABLE mine (a int)").await.unwrap();
+    let become_owner = format!("SET ROLE {}", estate.team);
+    session.batch_execute(&become_owner).await.unwrap();
+    for setting in [
+        format!("role = '{}'", estate.team),
+        "default_transaction_read_only = on".to_owned(),
+        "default_transaction_isolation = 'serializable'".to_owned(),
+        "exit_on_error = on".to_owned(),
+        "quote_all_identifiers = on".to_owned(),
+        "standard_conforming_strings = off".to_owned(),
+        "transform_null_equals = on".to_owned(),
+        "idle_session_timeout = '2s'".to_owned(),
+        "idle_in_transaction_session_timeout = '2s'".to_owned(),
+        "search_path = 'nowhere'".to_owned(),
+    ] {
+        let set = format!("ALTER DATABASE {} SET {setting}", estate.database(0));
+        session.batch_execute(&set).await.unwrap();
+    }
+    // Sessions that begin from now on, as after a restart.
+    estate.rig.connect(patch(postgres, estate.database(0))).await.unwrap();
+    let other = estate.rig.mint("app").await.unwrap();
+    assert_eq!(estate.rig.revoke(&other).await, Outcome::Gone);
+    assert_eq!(estate.rig.revoke(&login).await, Outcome::Gone);
+    session.batch_execute("SELECT 1").await.unwrap_err();
+}
+
+#[actix_rt::test]
+async fn a_login_that_owns_more_than_the_server_can_lock_goes_and_all_of_it_is_handed_over() {
+    let postgres = TestPostgres::private();
+    let admin = postgres.admin("postgres").await;
+    for few in ["max_locks_per_transaction = 10", "max_connections = 60"] {
+        admin.batch_execute(&format!("ALTER SYSTEM SET {few}")).await.unwrap();
+    }
+    drop(admin);
+    postgres.stop();
+    postgres.start();
+    for admin in [Admin::Superuser, Admin::Limited] {
+        let estate = Estate::new(&postgres, admin).await;
+        estate.role(true).await;
+        let login = estate.rig.mint("app").await.unwrap();
+        let session = estate.open(&login, 0).await;
+        session.batch_execute("CREATE SCHEMA mine; CREATE TABLE mine.s (a serial)").await.unwrap();
+        for part in 0..5 {
+            let tables = format!(
+                "DO $$ BEGIN FOR i IN 1..400 LOOP EXECUTE format('CREATE TABLE mine.t_{part}_%s ()', i); \
+                 END LOOP; END $$"
+            );
+            session.batch_execute(&tables).await.unwrap();
+        }
+        session.batch_execute("SELECT lo_create(0) FROM generate_series(1, 300)").await.unwrap();
+        let owned = estate.count(&login.username, true).await[0];
+        assert!(owned > 2_300, "{owned}");
+        assert_eq!(estate.rig.revoke(&login).await, Outcome::Gone, "{admin:?}");
+        assert_eq!(estate.count(&estate.owner, true).await[0], owned);
+    }
+}
+
+/// What needs no rights but on the database: a trusted extension, a publication, servers and who may use
+/// them, with a session that came in through the database itself.
+#[actix_rt::test]
+async fn extensions_publications_and_servers_of_a_login_go_to_its_owner() {
+    let postgres = TestPostgres::shared();
+    let estate = Estate::new(postgres, Admin::Superuser).await;
+    estate.role(true).await;
+    let wrapper = "CREATE FOREIGN DATA WRAPPER nothing; GRANT USAGE ON FOREIGN DATA WRAPPER nothing TO PUBLIC";
+    estate.supers[0].batch_execute(wrapper).await.unwrap();
+    let login = estate.rig.mint("app").await.unwrap();
+    let session = estate.open(&login, 0).await;
+    let name = &login.username;
+    let sql = format!(
+        "CREATE TABLE t (a int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t; \
+         CREATE SERVER back FOREIGN DATA WRAPPER nothing; CREATE USER MAPPING FOR PUBLIC SERVER back; \
+         CREATE USER MAPPING FOR \"{name}\" SERVER back OPTIONS (password 'x'); \
+         GRANT USAGE ON FOREIGN SERVER back TO {}; \
+         CREATE FOREIGN TABLE far (a int) SERVER back; CREATE TYPE span AS RANGE (subtype = int); \
+         CREATE DOMAIN plus AS int CHECK (VALUE > 0); CREATE CAST (plus AS text) WITH INOUT; \
+         CREATE CONVERSION turned FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8; \
+         CREATE TEXT SEARCH DICTIONARY words (TEMPLATE = simple); \
+         ALTER ROLE \"{name}\" SET work_mem = '1MB'; LISTEN x; SELECT pg_advisory_lock(7)",
+        estate.team
+    );
+    session.batch_execute(&sql).await.unwrap();
+    // Where the server's programs come without extensions there is none to try.
+    let there = "SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'";
+    let extended = !estate.supers[0].query(there, &[]).await.unwrap().is_empty();
+    if extended {
+        session.batch_execute("CREATE EXTENSION hstore").await.unwrap();
+    }
+    assert_eq!(estate.rig.revoke(&login).await, Outcome::Gone);
+    session.batch_execute("SELECT 1").await.unwrap_err();
+    let owned = "SELECT (SELECT count(*) FROM pg_publication WHERE pubowner = o.oid) \
+         + (SELECT count(*) FROM pg_foreign_server WHERE srvowner = o.oid) \
+         + (SELECT count(*) FROM pg_extension WHERE extowner = o.oid) FROM pg_roles o WHERE rolname = $1";
+    let row = estate.supers[0].query_one(owned, &[&estate.owner]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 2 + i64::from(extended));
+}
