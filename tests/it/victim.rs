@@ -95,6 +95,9 @@ pub(crate) trait Victim {
     /// Makes a user that may nothing, for a static role.
     fn make_user(&self, user: &str);
 
+    /// How many passwords a user has, by where it comes from.
+    fn passwords(&self, user: &str) -> usize;
+
     /// What changes a user's password.
     fn alter(&self) -> &'static str;
 
@@ -241,6 +244,10 @@ impl Victim for Database {
         self.sql(&format!("CREATE ROLE {user} LOGIN"));
     }
 
+    fn passwords(&self, _user: &str) -> usize {
+        1
+    }
+
     fn alter(&self) -> &'static str {
         "ALTER ROLE {{name}} PASSWORD '{{password}}'"
     }
@@ -353,6 +360,11 @@ impl Victim for Shop {
     /// From two hosts: each has a password of its own, and no statement changes both or none.
     fn make_user(&self, user: &str) {
         self.sql(&format!("CREATE USER '{user}'@'%', '{user}'@'127.0.0.1'"));
+    }
+
+    fn passwords(&self, user: &str) -> usize {
+        let sql = format!("SELECT DISTINCT Password FROM mysql.user WHERE User = '{user}'");
+        self.sql(&sql).len()
     }
 
     fn alter(&self) -> &'static str {

@@ -59,7 +59,8 @@ impl Rotating {
         eventually(&format!("after {after} what is handed out logs in"), LATE, || {
             let handed = root.get("db/static-creds/fixed");
             let right = handed.status == 200
-                && self.database.logs_in(&self.user, &handed.text_at("/data/password"));
+                && self.database.logs_in(&self.user, &handed.text_at("/data/password"))
+                && self.database.passwords(&self.user) == 1;
             right.then_some(())
         });
         settled(&root);

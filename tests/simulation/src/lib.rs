@@ -10,6 +10,8 @@ mod boot;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod ground;
+#[cfg(test)]
 mod link;
 #[cfg(test)]
 mod model;

@@ -5,14 +5,13 @@ mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use mssm_minter::{DbError, Dialer, Row};
 use mssm_storage::MemoryStorage;
-use mssm_testkit::TestClock;
 use tokio::time::Instant;
 
-use crate::disk::has_lease;
+use crate::ground::{Ends, Ground};
 use crate::link::{Server, Way};
 use crate::model::{Definition, Model, between, no, row};
 use crate::weather::Weather;
@@ -23,7 +22,8 @@ struct State {
     next: u64,
     /// Whether each may log in.
     accounts: BTreeMap<String, bool>,
-    threads: BTreeMap<u64, Thread>,
+    /// Of each whether it was told to end: the statement that it is at may not be done any more.
+    threads: Ends<bool>,
     /// Sessions of logins.
     users: BTreeMap<u64, String>,
     /// Named locks, and which thread holds each; those of threads that are gone are free.
@@ -32,37 +32,18 @@ struct State {
     violations: Vec<String>,
 }
 
-struct Thread {
-    boot: u64,
-    busy: bool,
-    /// Its client is gone, or it was told to end: so it does when it looks, between statements.
-    closing: bool,
-    /// It was told to end: the statement that it is at may not be done any more.
-    killed: bool,
-}
-
 /// The server; clones are the same one.
 #[derive(Clone)]
-pub(crate) struct MySql {
-    state: Arc<Mutex<State>>,
-    weather: Arc<Weather>,
-    records: Arc<MemoryStorage>,
-    clock: TestClock,
-}
+pub(crate) struct MySql(Ground<State>);
 
 impl MySql {
     pub(crate) fn new(weather: &Arc<Weather>, records: &Arc<MemoryStorage>) -> Self {
         let state = State { up: true, next: 40, ..State::default() };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            weather: Arc::clone(weather),
-            records: Arc::clone(records),
-            clock: TestClock::following_tokio(),
-        }
+        Self(Ground::new(state, weather, records))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.0.state()
     }
 }
 
@@ -92,11 +73,7 @@ impl Model for MySql {
     }
 
     fn hang_up(&self, boot: u64) {
-        let mut state = self.state();
-        state.threads.retain(|_, thread| thread.boot != boot || thread.busy);
-        for thread in state.threads.values_mut().filter(|thread| thread.boot == boot) {
-            thread.closing = true;
-        }
+        self.state().threads.hang_up(boot);
     }
 
     fn log_in(&self, user: &str) -> bool {
@@ -134,7 +111,7 @@ impl Model for MySql {
 
 impl Server for MySql {
     fn weather(&self) -> &Weather {
-        &self.weather
+        &self.0.weather
     }
 
     fn connect(&self, _application: &str, boot: u64) -> Result<u64, DbError> {
@@ -144,31 +121,20 @@ impl Server for MySql {
         }
         state.next += 1;
         let id = state.next;
-        let thread = Thread { boot, busy: false, closing: false, killed: false };
-        state.threads.insert(id, thread);
+        state.threads.open(id, boot, false);
         Ok(id)
     }
 
     fn set_busy(&self, id: u64, busy: bool) {
-        let mut state = self.state();
-        if let Some(thread) = state.threads.get_mut(&id) {
-            thread.busy = busy;
-            if !busy && thread.closing {
-                state.threads.remove(&id);
-            }
-        }
+        self.state().threads.set_busy(id, busy);
     }
 
     fn hang_up_one(&self, id: u64) {
-        let mut state = self.state();
-        match state.threads.get_mut(&id) {
-            Some(thread) if thread.busy => thread.closing = true,
-            _ => drop(state.threads.remove(&id)),
-        }
+        self.state().threads.hang_up_one(id);
     }
 
     fn lives(&self, id: u64) -> bool {
-        self.state().threads.get(&id).is_some_and(|thread| !thread.killed)
+        self.state().threads.get(&id).is_some_and(|thread| !thread.what)
     }
 
     fn facts(&self, id: u64, sql: &str) -> Option<Vec<Row>> {
@@ -179,32 +145,30 @@ impl Server for MySql {
         } else if sql == "SHOW GRANTS" {
             Some(vec![row(&["GRANT ALL PRIVILEGES ON *.* TO `admin`@`%`"])])
         } else if sql.contains("UNIX_TIMESTAMP(NOW(3))") {
-            let now = mssm_domain::Clock::now(&self.clock).unix_ms().to_string();
-            Some(vec![row(&[&now])])
+            Some(self.0.now())
         } else {
             None
         }
     }
 
     async fn execute(&self, id: u64, sql: &str) -> Result<Vec<Row>, DbError> {
-        tokio::time::sleep(self.weather.span()).await;
+        tokio::time::sleep(self.0.weather.span()).await;
         // Who is told to end before a change has begun does not make it, or does.
-        let told = self.state().threads.get(&id).is_none_or(|thread| thread.killed);
-        if told && self.weather.random.below(2) == 0 || !self.state().threads.contains_key(&id) {
+        let told = self.state().threads.get(&id).is_none_or(|thread| thread.what);
+        if told && self.0.weather.random.below(2) == 0 || !self.state().threads.contains_key(&id) {
             return Err(DbError::Lost);
         }
-        if self.weather.chance(1) {
-            let transient = self.weather.random.below(2) == 0;
+        if self.0.weather.chance(1) {
+            let transient = self.0.weather.random.below(2) == 0;
             return Err(no(if transient { "1213" } else { "1142" }));
         }
         if let Some(name) = between(sql, "CREATE USER '", "'")
-            && !has_lease(&self.records, name)
+            && let Some(violation) = self.0.violation(name)
         {
-            let violation = format!("1: \"{name}\" was made without a lease in the store");
             self.state().violations.push(violation);
         }
         let answer = self.state().run(id, sql);
-        tokio::time::sleep(self.weather.span() / 4).await;
+        tokio::time::sleep(self.0.weather.span() / 4).await;
         if self.lives(id) { answer } else { Err(DbError::Lost) }
     }
 }

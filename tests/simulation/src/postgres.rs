@@ -5,15 +5,14 @@ mod sql;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use mssm_minter::{DbError, Dialer, Row};
 use mssm_storage::MemoryStorage;
-use mssm_testkit::TestClock;
 use tokio::time::Instant;
 
-use crate::disk::has_lease;
+use crate::ground::{Ends, Ground};
 use crate::link::{Server, Way};
 use crate::model::{Definition, Model, between, no, row};
 use crate::weather::Weather;
@@ -25,7 +24,8 @@ struct State {
     roles: BTreeMap<String, Role>,
     /// Names that an open transaction is making, and whose backend that is.
     creating: BTreeMap<String, u64>,
-    backends: BTreeMap<u64, Backend>,
+    /// Of each the application that it says it is.
+    backends: Ends<String>,
     /// Sessions of logins, by the oid of their role.
     users: BTreeMap<u64, String>,
     barred: BTreeMap<String, Instant>,
@@ -40,35 +40,18 @@ struct Role {
     comment: String,
 }
 
-struct Backend {
-    application: String,
-    boot: u64,
-    busy: bool,
-    closing: bool,
-}
-
 /// The server; clones are the same one.
 #[derive(Clone)]
-pub(crate) struct Postgres {
-    state: Arc<Mutex<State>>,
-    weather: Arc<Weather>,
-    records: Arc<MemoryStorage>,
-    clock: TestClock,
-}
+pub(crate) struct Postgres(Ground<State>);
 
 impl Postgres {
     pub(crate) fn new(weather: &Arc<Weather>, records: &Arc<MemoryStorage>) -> Self {
         let state = State { up: true, next: 16_384, ..State::default() };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            weather: Arc::clone(weather),
-            records: Arc::clone(records),
-            clock: TestClock::following_tokio(),
-        }
+        Self(Ground::new(state, weather, records))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.0.state()
     }
 
     async fn create(&self, pid: u64, name: &str, sql: &str) -> Result<Vec<Row>, DbError> {
@@ -90,7 +73,7 @@ impl Postgres {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(self.weather.span()).await;
+        tokio::time::sleep(self.0.weather.span()).await;
         let mut state = self.state();
         if state.creating.get(name) == Some(&pid) {
             state.creating.remove(name);
@@ -98,9 +81,7 @@ impl Postgres {
         if !state.backends.contains_key(&pid) {
             return Err(DbError::Lost);
         }
-        if !has_lease(&self.records, name) {
-            state.violations.push(format!("1: \"{name}\" was made without a lease in the store"));
-        }
+        state.violations.extend(self.0.violation(name));
         state.next += 1;
         let oid = state.next.to_string();
         let comment = between(sql, "\" IS '", "'").unwrap_or_default().to_owned();
@@ -134,11 +115,7 @@ impl Model for Postgres {
     }
 
     fn hang_up(&self, boot: u64) {
-        let mut state = self.state();
-        state.backends.retain(|_, backend| backend.boot != boot || backend.busy);
-        for backend in state.backends.values_mut().filter(|backend| backend.boot == boot) {
-            backend.closing = true;
-        }
+        self.state().backends.hang_up(boot);
     }
 
     fn log_in(&self, user: &str) -> bool {
@@ -176,7 +153,7 @@ impl Model for Postgres {
 
 impl Server for Postgres {
     fn weather(&self) -> &Weather {
-        &self.weather
+        &self.0.weather
     }
 
     fn connect(&self, application: &str, boot: u64) -> Result<u64, DbError> {
@@ -185,42 +162,32 @@ impl Server for Postgres {
             return Err(DbError::Unreachable("the model is down".to_owned()));
         }
         state.next += 1;
-        let (pid, application) = (state.next, application.to_owned());
-        state.backends.insert(pid, Backend { application, boot, busy: false, closing: false });
+        let pid = state.next;
+        state.backends.open(pid, boot, application.to_owned());
         Ok(pid)
     }
 
     fn set_busy(&self, pid: u64, busy: bool) {
-        let mut state = self.state();
-        if let Some(backend) = state.backends.get_mut(&pid) {
-            backend.busy = busy;
-            if !busy && backend.closing {
-                state.backends.remove(&pid);
-            }
-        }
+        self.state().backends.set_busy(pid, busy);
     }
 
     fn hang_up_one(&self, pid: u64) {
-        let mut state = self.state();
-        match state.backends.get_mut(&pid) {
-            Some(backend) if backend.busy => backend.closing = true,
-            _ => drop(state.backends.remove(&pid)),
-        }
+        self.state().backends.hang_up_one(pid);
     }
 
     async fn execute(&self, pid: u64, sql: &str) -> Result<Vec<Row>, DbError> {
-        tokio::time::sleep(self.weather.span()).await;
+        tokio::time::sleep(self.0.weather.span()).await;
         if !self.lives(pid) {
             return Err(DbError::Lost);
         }
-        if self.weather.chance(1) {
+        if self.0.weather.chance(1) {
             return Err(no("40P01"));
         }
         let answer = match between(sql, "CREATE ROLE \"", "\"") {
             Some(name) => self.create(pid, name, sql).await,
             None => self.state().run(pid, sql),
         };
-        tokio::time::sleep(self.weather.span() / 4).await;
+        tokio::time::sleep(self.0.weather.span() / 4).await;
         if self.lives(pid) { answer } else { Err(DbError::Lost) }
     }
 
@@ -235,8 +202,7 @@ impl Server for Postgres {
         } else if sql.contains("pg_control_system") {
             Some(vec![row(&["7"])])
         } else if sql.contains("clock_timestamp") {
-            let now = mssm_domain::Clock::now(&self.clock).unix_ms().to_string();
-            Some(vec![row(&[&now])])
+            Some(self.0.now())
         } else {
             None
         }

@@ -6,6 +6,7 @@ mod reconciling;
 mod revoking;
 mod rotation;
 mod tls;
+mod wire;
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ impl State {
             return Ok(Vec::new());
         }
         let Some(thread) = self.threads.get_mut(&id) else { return Err(no("1094")) };
-        (thread.closing, thread.killed) = (true, true);
+        (thread.closing, thread.what) = (true, true);
         if !thread.busy {
             self.threads.remove(&id);
         }

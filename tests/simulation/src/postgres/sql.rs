@@ -3,7 +3,8 @@
 use mssm_minter::{DbError, Row};
 use tokio::time::Instant;
 
-use super::{Backend, Role, State};
+use super::{Role, State};
+use crate::ground::End;
 use crate::model::{between, listed, no, row};
 
 impl State {
@@ -27,7 +28,7 @@ impl State {
             let own = between(sql, "starts_with(a.application_name, '", "'").unwrap_or_default();
             let holder = self.lock.and_then(|holder| self.backends.get(&holder));
             let says = |yes| if yes { "t" } else { "f" };
-            let ours = holder.is_some_and(|holder| holder.application.starts_with(own));
+            let ours = holder.is_some_and(|holder| holder.what.starts_with(own));
             return Ok(vec![row(&[says(ours), says(holder.is_some() && !ours)])]);
         }
         if sql == "SELECT 'role', pg_is_in_recovery()" {
@@ -104,8 +105,8 @@ impl State {
         } else {
             let ours = between(sql, "starts_with(application_name, '", "'");
             let spared = listed(between(sql, "NOT IN (", ")").unwrap_or_default(), '\'');
-            let named = |backend: &Backend| {
-                let application = &backend.application;
+            let named = |backend: &End<String>| {
+                let application = &backend.what;
                 ours.is_some_and(|ours| application.starts_with(ours))
                     && !spared.contains(application)
             };

@@ -20,22 +20,26 @@ type Answers = Vec<(&'static str, Result<Vec<Row>, DbError>)>;
 
 /// A MySQL of some version, with what it was asked and what it says to it.
 #[derive(Clone)]
-struct Server {
+pub(super) struct Server {
     version: &'static str,
     asked: Arc<Mutex<Vec<String>>>,
     answers: Arc<Mutex<Answers>>,
 }
 
 impl Server {
-    fn new(version: &'static str) -> Self {
+    pub(super) fn new(version: &'static str) -> Self {
         Self { version, asked: Arc::default(), answers: Arc::default() }
     }
 
-    fn answer(&self, words: &'static str, answer: Result<Vec<Row>, DbError>) {
+    pub(super) const fn version(&self) -> &'static str {
+        self.version
+    }
+
+    pub(super) fn answer(&self, words: &'static str, answer: Result<Vec<Row>, DbError>) {
         self.answers.lock().unwrap().push((words, answer));
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 
