@@ -168,7 +168,7 @@ impl Server for MySql {
             self.state().violations.push(violation);
         }
         let answer = self.state().run(id, sql);
-        tokio::time::sleep(self.0.weather.span() / 4).await;
+        tokio::time::sleep(self.0.weather.way()).await;
         if self.lives(id) { answer } else { Err(DbError::Lost) }
     }
 }

@@ -187,7 +187,7 @@ impl Server for Postgres {
             Some(name) => self.create(pid, name, sql).await,
             None => self.state().run(pid, sql),
         };
-        tokio::time::sleep(self.0.weather.span() / 4).await;
+        tokio::time::sleep(self.0.weather.way()).await;
         if self.lives(pid) { answer } else { Err(DbError::Lost) }
     }
 

@@ -28,6 +28,12 @@ impl Weather {
         self.full.load(Ordering::SeqCst)
     }
 
+    /// How long an answer is on its way. In whole milliseconds, as all spans: how less is rounded depends
+    /// on the moment at which time was paused.
+    pub(crate) fn way(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.span().as_millis()).unwrap_or(0) / 4)
+    }
+
     /// How long one step takes: mostly little, sometimes seconds.
     pub(crate) fn span(&self) -> Duration {
         let long = self.chance(4);
