@@ -1,5 +1,7 @@
 //! Passwords that change while their users stay: root users and static roles.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,6 +14,7 @@ const FIRST: &str = "first";
 on_each_kind!(
     a_root_password_is_changed_to_one_that_nobody_else_knows,
     a_static_password_changes_by_itself_and_catches_up_after_an_outage,
+    who_polls_a_pair_is_never_refused,
 );
 
 /// A connection that logs in as a user of the test's own.
@@ -179,6 +182,43 @@ fn a_static_password_changes_by_itself_and_catches_up_after_an_outage(kind: Kind
     if let Some(log) = database.log() {
         assert!(!log.contains(&read()), "what proves a password was sent, and not the password");
     }
+}
+
+/// As often as a client that polls has logged in twice, the other user's password changes.
+fn who_polls_a_pair_is_never_refused(kind: Kind) {
+    const ROTATIONS: u32 = 20;
+    let database = kind.shared();
+    let server = Server::open();
+    let root = server.root();
+    let users = ["blue", "green"].map(|color| format!("{}_{color}", database.name()));
+    users.iter().for_each(|user| database.make_user(user));
+    root.post("db/config/main", database.connection()).expect(204);
+    let pair = json!({"db_name": "main", "usernames": users, "rotation_period": "24h"});
+    root.post("db/static-roles/pair", pair).expect(204);
+    let (polled, done) = (AtomicU32::new(0), AtomicBool::new(false));
+    let mut seen = BTreeSet::new();
+    std::thread::scope(|scope| {
+        let (client, polled, done) = (root.clone(), &polled, &done);
+        scope.spawn(move || {
+            for _ in 0..ROTATIONS {
+                let before = polled.load(Ordering::SeqCst);
+                eventually("the client has logged in twice", Duration::from_secs(20), || {
+                    (polled.load(Ordering::SeqCst) >= before + 2).then_some(())
+                });
+                client.post("db/rotate-role/pair", json!({"force": true})).expect(204);
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            let handed = root.get("db/static-creds/pair").expect(200);
+            let (user, password) =
+                (handed.text_at("/data/username"), handed.text_at("/data/password"));
+            assert!(database.logs_in(&user, &password), "{user} is refused");
+            polled.fetch_add(1, Ordering::SeqCst);
+            seen.insert(user);
+        }
+    });
+    assert_eq!(seen.len(), 2);
 }
 
 #[test]
