@@ -191,7 +191,9 @@ fn who_polls_a_pair_is_never_refused(kind: Kind) {
     let server = Server::open();
     let root = server.root();
     let users = ["blue", "green"].map(|color| format!("{}_{color}", database.name()));
-    users.iter().for_each(|user| database.make_user(user));
+    for user in &users {
+        database.make_user(user);
+    }
     root.post("db/config/main", database.connection()).expect(204);
     let pair = json!({"db_name": "main", "usernames": users, "rotation_period": "24h"});
     root.post("db/static-roles/pair", pair).expect(204);
