@@ -11,7 +11,9 @@ use clap::{CommandFactory, Parser};
 
 use self::call::Call;
 use self::client::Client;
-use self::commands::{ClientCommand, Command, CommandLine, LocalCommand, StorageCommand};
+use self::commands::{
+    AuditFamily, ClientCommand, Command, CommandLine, LocalCommand, StorageCommand,
+};
 use self::environment::Environment;
 use self::failure::Failure;
 use self::input::ProcessInput;
@@ -26,6 +28,7 @@ mod call;
 mod client;
 mod commands;
 mod db;
+mod devices;
 mod environment;
 mod failure;
 mod generic;
@@ -79,7 +82,10 @@ fn execute(
         }
     };
     match parsed.command {
-        Command::Local(LocalCommand::Audit(command)) => {
+        Command::Local(LocalCommand::Audit(AuditFamily::Devices(command))) => {
+            with_session(&parsed.flags, out, notes, &mut |session| devices::run(&command, session))
+        }
+        Command::Local(LocalCommand::Audit(AuditFamily::Files(command))) => {
             let json = parsed.flags.format == Some(settings::Format::Json);
             audit::run(&command, json, &|value| hashed(&parsed.flags, value), out)
         }

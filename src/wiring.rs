@@ -23,7 +23,7 @@ use mssm_http::{
 use mssm_jwt::{JwtKeeper, JwtSigner};
 use mssm_kv::KvEngine;
 use mssm_lease::{LeaseConfig, LeaseManager};
-use mssm_messages::audit::{Append, Reopen};
+use mssm_messages::audit::{Append, Event, Reopen};
 use mssm_messages::engine::{DynamicSecretsEngine, EngineKind, EnginePorts, Unmount};
 use mssm_messages::index::Findings;
 use mssm_messages::keys::KeysPort;
@@ -40,7 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Wishes;
 use crate::bounds::bounds;
-use crate::chronicle::Chronicle;
+use crate::chronicle::{Chronicle, Note};
 use crate::clock::{OsRandom, SystemClock};
 use crate::config::{Config, SealConfig};
 use crate::databases::ConfiguredDatabases;
@@ -379,6 +379,10 @@ impl Server {
         let ((), drained) = tokio::join!(http.handle.stop(true), http.server);
         if let Err(error) = drained {
             tracing::warn!(%error, "the front door while stopping");
+        }
+        for Event { name, details } in http.refused.take() {
+            // A log that is blocked is told of by whoever seals.
+            let _ = chronicle.send(Note { name, details }).await;
         }
         if let Err(error) = seal.send(SealNow).await.unwrap_or(Ok(())) {
             tracing::warn!(%error, "sealing while stopping");

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use super::audit::AuditCommand;
 use super::db::DbCommand;
+use super::devices::DeviceCommand;
 use super::failure::Failure;
 use super::generic::{self, PathArgs, WriteArgs};
 use super::jwt::JwtCommand;
@@ -87,9 +88,9 @@ pub(crate) enum LocalCommand {
     /// Examine a server's store while the server is stopped
     #[command(subcommand)]
     Storage(StorageCommand),
-    /// Prove what an audit log says, and that nothing was done to it
+    /// Prove what an audit log says and that nothing was done to it; choose where a server writes it
     #[command(subcommand)]
-    Audit(AuditCommand),
+    Audit(AuditFamily),
     /// Print a shell's completion script
     #[command(after_help = "Examples:
   mssm completion bash > /etc/bash_completion.d/mssm
@@ -113,6 +114,15 @@ pub(crate) enum StorageCommand {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+/// What is done with the audit: with its files, whoever wrote them, and with a server's devices.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditFamily {
+    #[command(flatten)]
+    Files(AuditCommand),
+    #[command(flatten)]
+    Devices(DeviceCommand),
 }
 
 /// Commands that call a server.
@@ -210,6 +220,9 @@ mod tests {
             "mssm token revoke -self",
             "mssm secrets enable -path kv -version 2 kv",
             "mssm write -f sys/rotate",
+            "mssm audit enable -path=second file file_path=/var/log/mssm/second.log",
+            "mssm audit disable second/",
+            "mssm audit list -detailed",
             "mssm operator unseal -",
             "mssm jwt sign -ttl=5m -field token app order=7",
             "mssm jwt verify -audience a -audience b -",

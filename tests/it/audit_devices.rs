@@ -124,6 +124,38 @@ fn a_device_of_the_api_is_durable_audited_and_taken_away_again() {
     assert!(root.get("sys/audit").expect(200).data()["second/"].is_null());
 }
 
+#[test]
+fn the_command_line_adds_lists_and_takes_away_devices() {
+    let server = Server::open();
+    let said = |arguments: &[&str]| {
+        let output = server.cli(&[&["audit"], arguments].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let option = format!("file_path={}", server.path("second.log").display());
+    let enable = ["enable", "-path=second", "-description=a copy", "file", &option];
+    let (code, text) = said(&enable);
+    assert!(code == Some(0) && text.contains("at: second/"), "{text}");
+    server.root().get("secret/data/one").expect(404);
+    eventually("the second file has it", SOON, || {
+        token_hash(&server.path("second.log"), "secret/data/one").map(drop)
+    });
+    let (code, text) = said(&["list", "-detailed"]);
+    assert!(code == Some(0) && text.contains("a copy") && text.contains("second.log"), "{text}");
+    let (code, text) = said(&enable);
+    assert!(code == Some(2) && text.contains("path is already in use at second/"), "{text}");
+    let (code, text) = said(&["disable", "second/"]);
+    assert!(code == Some(0) && text.contains("at: second/"), "{text}");
+    let (code, text) = said(&["-format=json", "list"]);
+    let listed: Value = serde_json::from_str(&text).unwrap();
+    assert!(
+        code == Some(0) && listed["file/"].is_object() && listed["second/"].is_null(),
+        "{text}"
+    );
+    let (code, text) = said(&["disable", "file"]);
+    assert!(code == Some(2) && text.contains("configuration"), "{text}");
+}
+
 /// Catalogue: CVE-2025-6000, CVE-2025-54997.
 #[test]
 fn no_device_writes_where_it_should_not_or_what_it_should_not() {

@@ -11,6 +11,7 @@ mod audit_devices;
 mod audit_faults;
 #[cfg(test)]
 mod audit_people;
+mod audit_refused;
 #[cfg(test)]
 mod catalogue;
 #[cfg(test)]

@@ -193,7 +193,10 @@ const TABLE: &[(&str, &[&str])] = &[
         "actors/http",
         &[
             "actix",
+            "actix-http",
             "actix-rt",
+            "actix-server",
+            "actix-service",
             "actix-tls",
             "actix-web",
             "base64",

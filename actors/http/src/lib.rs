@@ -23,6 +23,7 @@ pub mod fuzz;
 mod handed;
 mod json;
 mod limits;
+mod listening;
 mod metrics;
 mod path;
 mod pipeline;
@@ -45,5 +46,5 @@ pub use door::{
 pub use limits::Limits;
 pub use rates::{Rate, Rates};
 pub use selfsigned::ensure as ensure_self_signed;
-pub use server::{Running, ServerConfig, ServerError, serve};
+pub use server::{Refused, Running, ServerConfig, ServerError, serve};
 pub use tls::{Certificate, TlsError};

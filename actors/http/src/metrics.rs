@@ -11,7 +11,30 @@ pub(crate) struct Metrics {
     panics: AtomicU64,
     turned_away: AtomicU64,
     unwritten: [AtomicU64; UNWRITTEN.len()],
+    handshakes: [AtomicU64; HANDSHAKES.len()],
+    handshakes_failed: AtomicU64,
 }
+
+/// Why a TLS handshake failed; its number is its place in [`HANDSHAKES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    /// Not done in time.
+    TimedOut,
+    /// What came is no TLS.
+    NotTls,
+    /// No version, cipher or group that both have.
+    NothingInCommon,
+    /// The client said no, as it does to a certificate that it does not trust.
+    RefusedByClient,
+    /// The connection ended in the middle.
+    BrokenOff,
+    /// Anything else that breaks the rules of TLS.
+    Wrong,
+}
+
+/// See [`Handshake`].
+const HANDSHAKES: [&str; 6] =
+    ["timed_out", "not_tls", "nothing_in_common", "refused_by_client", "broken_off", "wrong"];
 
 /// Refusals that no line of the audit log is written for, by their status: anybody may cause them.
 const UNWRITTEN: [(u16, &str); 5] = [
@@ -48,10 +71,25 @@ impl Metrics {
 
     /// How many refusals of each kind were not written down since this was asked last.
     pub(crate) fn take_refused(&self) -> Vec<(&'static str, u64)> {
-        let counters = UNWRITTEN.iter().zip(&self.unwritten);
-        let taken =
-            counters.map(|((_, name), counter)| (*name, counter.swap(0, Ordering::Relaxed)));
-        taken.filter(|(_, number)| *number > 0).collect()
+        taken(UNWRITTEN.iter().map(|(_, name)| *name), &self.unwritten)
+    }
+
+    /// Counts a handshake that failed.
+    pub(crate) fn handshake_failed(&self, why: Handshake) {
+        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+        if let Some(counter) = self.handshakes.get(why as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many handshakes failed, by reason, since this was asked last.
+    pub(crate) fn take_handshakes(&self) -> Vec<(&'static str, u64)> {
+        taken(HANDSHAKES.into_iter(), &self.handshakes)
+    }
+
+    /// Handshakes that failed.
+    pub(crate) fn handshakes_failed(&self) -> u64 {
+        self.handshakes_failed.load(Ordering::Relaxed)
     }
 
     /// Requests that came too fast.
@@ -80,6 +118,16 @@ impl Metrics {
     }
 }
 
+/// What was counted under each name; the counters begin anew.
+fn taken(
+    names: impl Iterator<Item = &'static str>,
+    counters: &[AtomicU64],
+) -> Vec<(&'static str, u64)> {
+    let taken =
+        names.zip(counters).map(|(name, counter)| (name, counter.swap(0, Ordering::Relaxed)));
+    taken.filter(|(_, number)| *number > 0).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +140,16 @@ mod tests {
         }
         assert_eq!(metrics.take_refused(), [("too_large", 1), ("too_many", 2)]);
         assert_eq!(metrics.take_refused(), []);
+    }
+
+    #[test]
+    fn handshakes_that_failed_are_told_once_by_reason_and_counted_for_ever() {
+        let metrics = Metrics::default();
+        for why in [Handshake::Wrong, Handshake::TimedOut, Handshake::NotTls, Handshake::NotTls] {
+            metrics.handshake_failed(why);
+        }
+        assert_eq!(metrics.take_handshakes(), [("timed_out", 1), ("not_tls", 2), ("wrong", 1)]);
+        assert_eq!(metrics.take_handshakes(), []);
+        assert_eq!(metrics.handshakes_failed(), 4);
     }
 }

@@ -8,30 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix_tls::accept::rustls_0_23::TlsStream;
-use actix_web::dev::{Server, ServerHandle};
-use actix_web::rt::net::TcpStream;
-use actix_web::web::Payload;
-use actix_web::{App, HttpRequest, HttpServer, web};
+use actix_server::{Server, ServerHandle};
 use mssm_domain::Clock;
 use mssm_messages::Port;
 use mssm_messages::audit::{Append, Entry, Event};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::connection::{Connection, sweep};
+use crate::connection::sweep;
 use crate::door::{FrontDoor, Worker};
-use crate::front::front;
 use crate::limits::{Gate, Limits};
+use crate::listening;
 use crate::metrics::Metrics;
 use crate::rates::Turnstile;
 use crate::tls::{self, Certificate, TlsError};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a closing connection may linger.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Where and how to listen.
 pub struct ServerConfig {
@@ -71,6 +63,27 @@ pub struct Running {
     pub handle: ServerHandle,
     /// Where it listens, in the order asked for.
     pub addresses: Vec<SocketAddr>,
+    /// What was refused and is not written down yet.
+    pub refused: Refused,
+}
+
+/// What was refused without a line of its own, by all workers together.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(Arc<Metrics>);
+
+impl Refused {
+    /// The events that say how often and why since this was asked last; none if there is nothing to say.
+    pub fn take(&self) -> Vec<Event> {
+        let counted = [
+            ("requests-refused", self.0.take_refused()),
+            ("handshakes-failed", self.0.take_handshakes()),
+        ];
+        let event = |(name, counts): (_, Vec<(_, u64)>)| {
+            let details = counts.into_iter().map(|(why, number)| (why, number.to_string()));
+            Event { name, details: details.collect() }
+        };
+        counted.into_iter().filter(|(_, counts)| !counts.is_empty()).map(event).collect()
+    }
 }
 
 thread_local! {
@@ -85,6 +98,7 @@ where
 {
     let gate = Arc::new(Gate::new(config.limits));
     let metrics = Arc::new(Metrics::default());
+    let refused = Refused(Arc::clone(&metrics));
     // Idle time, one head, and a little: then a connection is stuck, not idle.
     let patience = config.limits.keep_alive + config.limits.head;
     // The first worker speaks for all.
@@ -97,7 +111,7 @@ where
                 let door = factory();
                 if !reported.swap(true, Ordering::Relaxed) {
                     let (audit, clock) = (door.audit.append.clone(), Arc::clone(&door.clock));
-                    actix_rt::spawn(report(audit, clock, Arc::clone(&metrics)));
+                    actix_rt::spawn(report(audit, clock, Refused(Arc::clone(&metrics))));
                 }
                 let turnstile = RefCell::new(Turnstile::new(gate.limits.rates));
                 Rc::new(Worker { door, gate, turnstile, metrics })
@@ -105,57 +119,45 @@ where
             Rc::clone(worker)
         })
     };
-    let mut server = HttpServer::new(move || {
-        let worker = make();
-        App::new().default_service(web::to(move |request: HttpRequest, payload: Payload| {
-            front(Rc::clone(&worker), request, payload)
-        }))
-    })
-    .workers(config.workers.max(1))
-    .disable_signals()
-    .shutdown_timeout(config.drain.as_secs())
-    .max_connections(config.limits.connections)
     // Handshakes that are never finished must not keep others from beginning theirs: what bounds
     // them is the number of connections.
-    .max_connection_rate(config.limits.connections)
-    .keep_alive(config.limits.keep_alive)
-    .client_request_timeout(config.limits.head)
-    .client_disconnect_timeout(GOODBYE)
-    .tls_handshake_timeout(HANDSHAKE)
-    .on_connect(|io, extensions| {
-        let stream = io.downcast_ref::<TlsStream<TcpStream>>().map(|stream| stream.get_ref().0);
-        if let Some(connection) = stream.and_then(Connection::enter) {
-            extensions.insert(connection);
-        }
-    });
+    actix_tls::accept::max_concurrent_tls_connect(config.limits.connections);
+    let mut server = Server::build()
+        .workers(config.workers.max(1))
+        .disable_signals()
+        .shutdown_timeout(config.drain.as_secs())
+        .max_concurrent_connections(config.limits.connections);
+    let stopping = server.graceful_shutdown_signal();
     let tls = tls::config(config.certificate)?;
     let mut addresses = Vec::new();
     for address in config.listen {
         let problem = |problem| ServerError::Listen { address, problem };
         let listener = listener(address).map_err(problem)?;
         addresses.push(listener.local_addr().map_err(problem)?);
-        server = server.listen_rustls_0_23(listener, tls.clone()).map_err(problem)?;
+        let (make, tls, stopping) = (make.clone(), tls.clone(), stopping.clone());
+        let service =
+            move || listening::service(make(), tls.clone(), config.limits, stopping.clone());
+        server = server.listen(address.to_string(), listener, service).map_err(problem)?;
     }
     let server = server.run();
-    Ok(Running { handle: server.handle(), server, addresses })
+    Ok(Running { handle: server.handle(), server, addresses, refused })
 }
 
 /// How often refusals are written down, however many there are.
 const REPORT: Duration = Duration::from_mins(1);
 
-/// Writes down how many requests were refused without a line of their own, for ever.
-async fn report(audit: Port<Append>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) {
+/// Writes down how much was refused without a line of its own, for ever.
+async fn report(audit: Port<Append>, clock: Arc<dyn Clock>, refused: Refused) {
     loop {
         tokio::time::sleep(REPORT).await;
-        let refused = metrics.take_refused();
-        if refused.is_empty() {
+        let events = refused.take().into_iter();
+        let entries: Vec<_> =
+            events.map(|event| Entry::Event { time: clock.now(), event }).collect();
+        if entries.is_empty() {
             continue;
         }
-        let details = refused.into_iter().map(|(kind, number)| (kind, number.to_string()));
-        let event = Event { name: "requests-refused", details: details.collect() };
-        let entry = Entry::Event { time: clock.now(), event };
-        if !matches!(audit.ask(Append(vec![entry]), REPORT).await, Ok(Ok(()))) {
-            tracing::warn!("refused requests could not be written to the audit log");
+        if !matches!(audit.ask(Append(entries), REPORT).await, Ok(Ok(()))) {
+            tracing::warn!("what was refused could not be written to the audit log");
         }
     }
 }

@@ -82,7 +82,7 @@ fn read(certificate_file: &PathBuf, key_file: &PathBuf) -> Result<Arc<CertifiedK
         .map_err(|error| TlsError::Unusable(error.to_string()))
 }
 
-/// TLS 1.2 and 1.3 with this certificate; HTTP/1.1 is added by the server.
+/// TLS 1.2 and 1.3 with this certificate, for HTTP/1.1.
 pub(crate) fn config(certificate: Arc<Certificate>) -> Result<ServerConfig, TlsError> {
     let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -92,6 +92,7 @@ pub(crate) fn config(certificate: Arc<Certificate>) -> Result<ServerConfig, TlsE
         .with_no_client_auth()
         .with_cert_resolver(certificate);
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(unusable)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Resumption saves the server nothing worth a second ticket.
     config.send_tls13_tickets = 1;
     Ok(config)

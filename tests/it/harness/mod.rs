@@ -11,5 +11,6 @@ pub(crate) use client::{Answer, Client};
 pub(crate) use database::{CREATE, Database, Login};
 pub(crate) use disk::SmallDisk;
 
+pub(crate) use raw::Raw;
 pub(crate) use server::{Options, Server, free_port, write_private};
 pub(crate) use wait::{Stopwatch, eventually, pass, skipped, stays};

@@ -147,6 +147,9 @@ fn front_door(page: &mut Page, worker: &Worker) {
     page.one("mssm_http_panics_total", "counter", "Panics caught.", panics);
     let help = "Requests of clients that came too fast.";
     page.one("mssm_http_rate_limited_total", "counter", help, metrics.too_fast());
+    let help = "TLS handshakes that failed.";
+    let failed = metrics.handshakes_failed();
+    page.one("mssm_http_handshakes_failed_total", "counter", help, failed);
     let in_flight = u64::try_from(worker.gate.in_flight()).unwrap_or(u64::MAX);
     page.one("mssm_http_requests_in_flight", "gauge", "Requests worked on.", in_flight);
     let bytes = u64::try_from(worker.gate.bytes_in_flight()).unwrap_or(u64::MAX);
