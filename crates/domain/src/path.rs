@@ -128,6 +128,10 @@ impl Prefix {
         if body.is_empty() {
             return Err(PathError::EmptySegment);
         }
+        // With its slash: what is stored is parsed again at the next unseal.
+        if body.len() >= CanonicalPath::MAX_LEN {
+            return Err(PathError::TooLong);
+        }
         Ok(Self(format!("{body}/")))
     }
 
@@ -154,6 +158,18 @@ impl fmt::Display for Prefix {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by the fuzzer: the longest path made a prefix that could not be read again.
+    #[test]
+    fn a_prefix_is_parsed_as_itself_at_any_length() {
+        for length in [1, 2, CanonicalPath::MAX_LEN - 1, CanonicalPath::MAX_LEN] {
+            let Ok(prefix) = Prefix::parse(&"a".repeat(length)) else {
+                assert_eq!(length, CanonicalPath::MAX_LEN);
+                continue;
+            };
+            assert_eq!(Prefix::parse(prefix.as_str()), Ok(prefix));
+        }
+    }
 
     #[test]
     fn every_path_has_one_spelling() {
