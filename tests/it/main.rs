@@ -85,4 +85,6 @@ mod tokens;
 #[cfg(test)]
 mod troubles;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod victim;

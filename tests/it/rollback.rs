@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::harness::{Options, Server, eventually};
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -56,7 +56,7 @@ fn an_older_copy_of_the_store_stays_sealed_until_that_is_accepted() {
 }
 
 /// The server's store, opened by hand while the server is stopped.
-fn by_hand<T>(server: &Server, work: impl FnOnce(&dyn StorageBackend) -> T) -> T {
+pub(crate) fn by_hand<T>(server: &Server, work: impl FnOnce(&dyn StorageBackend) -> T) -> T {
     let files = server.data().join("records").exists();
     let kind = if files { StorageKind::File } else { StorageKind::Embedded };
     let config = StorageConfig { kind, folder: server.data() };
@@ -67,9 +67,9 @@ fn by_hand<T>(server: &Server, work: impl FnOnce(&dyn StorageBackend) -> T) -> T
     done
 }
 
-type Records = BTreeMap<StoredKey, StoredRecord>;
+pub(crate) type Records = BTreeMap<StoredKey, StoredRecord>;
 
-fn records(server: &Server) -> Records {
+pub(crate) fn records(server: &Server) -> Records {
     by_hand(server, |store| {
         let all = store.scan_records(&[], None, usize::MAX).unwrap();
         all.into_iter().filter(|(key, _)| !key.as_bytes().starts_with(&[0xff, 0xff])).collect()
@@ -77,7 +77,7 @@ fn records(server: &Server) -> Records {
 }
 
 /// Lays a record down as if the server had written it; `None`: removes it.
-fn lay(server: &Server, key: &StoredKey, record: Option<&StoredRecord>) {
+pub(crate) fn lay(server: &Server, key: &StoredKey, record: Option<&StoredRecord>) {
     by_hand(server, |store| match record {
         Some(record) => store.put(key, record).unwrap(),
         None => store.delete(key).unwrap(),
@@ -85,7 +85,7 @@ fn lay(server: &Server, key: &StoredKey, record: Option<&StoredRecord>) {
 }
 
 /// Starts and unseals a server whose store was changed: it opens not at all, or closes by itself.
-fn is_noticed(server: &mut Server) {
+pub(crate) fn is_noticed(server: &mut Server) {
     server.again();
     let opened = server.client().put("sys/unseal", json!({"key": server.shares[0]}));
     if opened.status == 200 {
