@@ -102,12 +102,16 @@ fn comes_over(storage: &'static str) {
     }
     let index = by_hand(&server, |store| {
         let index = store.scan_records(&[0xff, 0xff], None, usize::MAX).unwrap();
-        index.iter().for_each(|(key, _)| store.delete(key).unwrap());
+        for (key, _) in &index {
+            store.delete(key).unwrap();
+        }
         index
     });
     is_noticed(&mut server);
     by_hand(&server, |store| {
-        index.iter().for_each(|(key, record)| store.put(key, record).unwrap());
+        for (key, record) in &index {
+            store.put(key, record).unwrap();
+        }
     });
     server.again();
     server.unseal();

@@ -14,7 +14,7 @@
 //! way. To add an auth method: a module of its own that ends in the keeper's `create`.
 
 mod cache;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod keeper;
 mod policies;

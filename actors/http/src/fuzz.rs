@@ -1,6 +1,6 @@
-//! What a fuzzer throws at the parsers of this room; in no other build.
+//! What a fuzzer throws at the parsers of this room, and a test with what it found; in no other build.
 
-use mssm_domain::SecretBytes;
+use mssm_domain::{LeaseId, PolicyName, Prefix, SecretBytes};
 
 use crate::body::Body;
 use crate::form;
@@ -14,6 +14,19 @@ pub fn path(text: &str) {
     assert!(!shown.contains("//") && !shown.contains('\0') && !shown.starts_with('/'));
     assert!(shown.split('/').all(|segment| segment != "." && segment != ".."));
     assert_eq!(mssm_domain::CanonicalPath::parse(shown).as_ref(), Ok(&path));
+}
+
+/// What else is a text with one spelling.
+pub fn names(text: &str) {
+    let _ = mssm_domain::parse_duration_secs(text);
+    let _ = LeaseId::parse(text);
+    if let Ok(prefix) = Prefix::parse(text) {
+        assert_eq!(Prefix::parse(prefix.as_str()).as_ref(), Ok(&prefix));
+    }
+    if let Ok(name) = PolicyName::parse(text) {
+        assert_eq!(PolicyName::parse(name.as_str()).as_ref(), Ok(&name));
+        assert_eq!(name.is_root(), text.eq_ignore_ascii_case("root"));
+    }
 }
 
 /// A body, every member of it read in every way, and written down without a value.
@@ -36,4 +49,27 @@ pub fn form(bytes: &[u8]) {
     let Ok(json) = form::into_json(SecretBytes::new(bytes.to_vec())) else { return };
     let json = SecretBytes::new(json.expose().to_vec());
     let _ = Body::parse(json, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fuzzing_found_breaks_no_path() {
+        mssm_testkit::fuzzed("path", |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            path(text);
+            path(&format!("/v1/{text}"));
+            names(text);
+        });
+    }
+
+    #[test]
+    fn what_fuzzing_found_breaks_no_body() {
+        mssm_testkit::fuzzed("body", |bytes| {
+            body(bytes);
+            form(bytes);
+        });
+    }
 }

@@ -18,7 +18,7 @@ mod door;
 mod error;
 mod form;
 mod front;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod handed;
 mod json;

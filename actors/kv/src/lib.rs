@@ -8,7 +8,7 @@
 //! To add an operation: its message in `messages::kv`, its rule in `secret.rs`, its handler here.
 
 mod engine;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod merge;
 mod plain;

@@ -16,7 +16,7 @@
 
 mod book;
 mod burial;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod holders;
 mod issue;

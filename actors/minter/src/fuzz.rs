@@ -1,4 +1,4 @@
-//! What a fuzzer throws at the parsers of this room; in no other build.
+//! What a fuzzer throws at the parsers of this room, and a test with what it found; in no other build.
 
 use mssm_domain::{SecretBytes, SecretText};
 
@@ -56,4 +56,29 @@ pub fn record(bytes: &[u8]) {
     let bytes = SecretBytes::new(bytes.to_vec());
     let _ = decode::<ConnectionRecord>(&bytes);
     let _ = decode::<RoleRecord>(&bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fuzzing_found_breaks_no_statement() {
+        mssm_testkit::fuzzed("sql", |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            sql(text);
+            address(text);
+        });
+    }
+
+    #[test]
+    fn what_fuzzing_found_breaks_no_record() {
+        mssm_testkit::fuzzed("records", |bytes| {
+            if let Some((whose, bytes)) = bytes.split_first()
+                && whose % 7 == 3
+            {
+                record(bytes);
+            }
+        });
+    }
 }

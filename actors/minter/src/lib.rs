@@ -17,7 +17,7 @@ mod connections;
 mod dialect;
 mod dsn;
 mod engine;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod guard;
 mod ladder;

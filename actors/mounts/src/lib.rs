@@ -7,7 +7,7 @@
 //! No mount lies below another, so that a path has one owner. To add a kind of engine that can be
 //! mounted: its name in `messages::engine`, its line in `rules::mountable`.
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod keeper;
 mod record;

@@ -16,7 +16,7 @@
 
 mod attempt;
 mod founding;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod index;
 mod keeper;

@@ -9,7 +9,7 @@
 
 mod backend;
 mod folder;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod index;
 mod open;

@@ -224,6 +224,27 @@ mod tests {
         assert_eq!(split(&[1; 32], 255, 255, &random).unwrap().len(), 255);
     }
 
+    #[test]
+    fn a_share_says_what_it_is_of() {
+        let shares = split(&[1; 32], 5, 3, &Seeded::new(1)).unwrap();
+        for (number, share) in (1..).zip(&shares) {
+            let read = again(share);
+            assert_eq!((read.index(), read.threshold()), (number, 3));
+            assert_eq!(read.set(), share.set);
+            assert!(![[0; 4], [1; 4]].contains(&read.set()), "drawn by the seed");
+        }
+    }
+
+    #[test]
+    fn a_share_without_a_number_or_a_threshold_is_none() {
+        for (index, threshold) in [(0, 2), (2, 0)] {
+            let values = Key32::copy_of(&[1; 32]).unwrap();
+            let share = Share { set: [0; 4], index, threshold, values };
+            let refused = Share::parse(share.encode().expose()).err();
+            assert_eq!(refused, Some(ShareError::Damaged), "{index} {threshold}");
+        }
+    }
+
     /// Two shares worked by hand: f(x) = 0x2a + 0x53·x, so f(1) = 0x79 and f(2) = 0x8c.
     #[test]
     fn a_known_line_recombines() {

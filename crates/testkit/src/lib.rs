@@ -6,6 +6,7 @@
 #![expect(clippy::panic, reason = "a test that cannot be set up has failed")]
 
 mod clock;
+mod fuzzed;
 mod keys;
 mod mariadb;
 mod postgres;
@@ -14,6 +15,7 @@ mod served;
 mod store;
 
 pub use clock::TestClock;
+pub use fuzzed::fuzzed;
 pub use keys::FakeKeys;
 pub use mariadb::{MariaDbSession, TestMariaDb};
 pub use postgres::{TestDatabase, TestPostgres};

@@ -15,6 +15,14 @@ fn damage(text: &str) -> (Damage, u64, u64) {
     (finding.damage, finding.seq, finding.place.line)
 }
 
+#[test]
+fn what_fuzzing_found_breaks_no_log() {
+    let verifier = CheckpointKey::from_seed(&[7; 32]).verifier();
+    mssm_testkit::fuzzed("audit", |bytes| {
+        let _verdict = verify(bytes, &verifier);
+    });
+}
+
 #[actix_rt::test]
 async fn whatever_is_done_to_the_lines_is_found_named_and_placed() {
     let text = sample().await;

@@ -88,6 +88,17 @@ fn a_rule_below_a_mount_reaches_it() {
     assert_eq!(acl.resultant().patterns.len(), 3);
 }
 
+#[test]
+fn each_kind_of_rule_reaches_by_itself_and_none_that_denies() {
+    for path in ["db/creds/a", "db/creds/*", "db/+/a", "db/*", "db/"] {
+        let rule = |policy| format!("path \"{path}\" {{ policy = \"{policy}\" }}");
+        let (reads, denies) = (rule("read"), rule("deny"));
+        assert!(acl(&[reads.as_str()]).reaches_below("db/"), "{path}");
+        assert!(!acl(&[reads.as_str()]).reaches_below("other/"), "{path}");
+        assert!(!acl(&[denies.as_str()]).reaches_below("db/"), "{path}");
+    }
+}
+
 fn pattern() -> impl Strategy<Value = String> {
     prop::collection::vec(prop_oneof!["a", "b", "ab", r"\+", ""], 1..5)
         .prop_map(|segments| segments.join("/"))
