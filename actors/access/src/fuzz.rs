@@ -22,7 +22,7 @@ mod tests {
     #[test]
     fn what_fuzzing_found_breaks_no_policy() {
         mssm_testkit::fuzzed("policy", |bytes| {
-            std::str::from_utf8(bytes).into_iter().for_each(policy)
+            std::str::from_utf8(bytes).into_iter().for_each(policy);
         });
     }
 

@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn what_fuzzing_found_breaks_no_patch() {
         mssm_testkit::fuzzed("body", |bytes| {
-            std::str::from_utf8(bytes).into_iter().for_each(patch)
+            std::str::from_utf8(bytes).into_iter().for_each(patch);
         });
     }
 

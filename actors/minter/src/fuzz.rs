@@ -13,7 +13,9 @@ const DIALECTS: [Dialect; 2] = [Dialect::Postgres, Dialect::MySql];
 
 /// A role's statements: split, checked, filled.
 pub fn sql(text: &str) {
-    DIALECTS.iter().for_each(|dialect| sql_of(*dialect, text));
+    for dialect in DIALECTS {
+        sql_of(dialect, text);
+    }
 }
 
 fn sql_of(dialect: Dialect, text: &str) {
