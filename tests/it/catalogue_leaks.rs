@@ -9,7 +9,7 @@ use crate::coverage::ROUTES;
 use crate::harness::{Client, Database, Login, Options, Server};
 
 /// What must not be seen again.
-const CANARY: &str = "c4naryVALUE";
+pub(crate) const CANARY: &str = "c4naryVALUE";
 /// The same as a number.
 const NUMBER: u64 = 918_273_645_546_372;
 
@@ -131,7 +131,7 @@ fn bodies() -> Vec<String> {
     bodies
 }
 
-fn holds_canary(text: &str) -> bool {
+pub(crate) fn holds_canary(text: &str) -> bool {
     text.contains(CANARY) || text.contains(&NUMBER.to_string())
 }
 
@@ -162,7 +162,7 @@ fn files(folder: &Path) -> Vec<Vec<u8>> {
     found
 }
 
-fn nowhere(server: &Server) {
+pub(crate) fn nowhere(server: &Server) {
     let metrics = server.root().get("sys/metrics").expect(200).text;
     assert!(metrics.contains("mssm_http_panics_total 0"), "{metrics}");
     for (what, text) in

@@ -11,7 +11,10 @@ mod audit_devices;
 mod audit_faults;
 #[cfg(test)]
 mod audit_people;
+#[cfg(test)]
 mod audit_refused;
+#[cfg(test)]
+mod canary;
 #[cfg(test)]
 mod catalogue;
 #[cfg(test)]

@@ -46,6 +46,12 @@ fn a_server_has_no_right_that_it_does_not_need() {
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let numbers: Vec<&str> = files.split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers[0], numbers[1], "{files}");
+    // The keys' pages: locked, and left out of an image of the process. Root alone may look.
+    if let Ok(maps) = fs::read_to_string(format!("/proc/{}/smaps", server.pid())) {
+        let flags = maps.lines().filter(|line| line.starts_with("VmFlags:"));
+        let locked = flags.filter(|line| line.contains(" lo") && line.contains(" dd")).count();
+        assert!(locked > 0 || server.log().contains("could not be locked"), "{}", server.log());
+    }
     // Not dumpable: its files in /proc belong to root, whoever it runs as.
     if !server.log().contains("writes below these folders only") {
         skipped("a server kept to its folders: this kernel has no Landlock");
