@@ -29,6 +29,17 @@ pub fn fuzzed(target: &str, work: impl Fn(&[u8])) {
     }
 }
 
+/// The same for one of the seven readers of records, which an input names in its first byte.
+pub fn fuzzed_records(reader: u8, work: impl Fn(&[u8])) {
+    fuzzed("records", |input| {
+        if let Some((whose, bytes)) = input.split_first()
+            && whose % 7 == reader
+        {
+            work(bytes);
+        }
+    });
+}
+
 /// The inputs in a target's archive.
 fn kept(target: &str) -> io::Result<Vec<Vec<u8>>> {
     let folder = tempfile::tempdir()?;

@@ -15,7 +15,7 @@ mod served;
 mod store;
 
 pub use clock::TestClock;
-pub use fuzzed::fuzzed;
+pub use fuzzed::{fuzzed, fuzzed_records};
 pub use keys::FakeKeys;
 pub use mariadb::{MariaDbSession, TestMariaDb};
 pub use postgres::{TestDatabase, TestPostgres};
