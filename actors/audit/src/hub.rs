@@ -211,7 +211,8 @@ impl AuditWriter {
         device
     }
 
-    /// Writes what waits, one round after the other.
+    /// Writes what waits, one round after the other. Who waited for a round is answered while the
+    /// next one is written.
     async fn write(&self, mut queue: mpsc::Receiver<Letter<Append>>) {
         while let Some(first) = queue.recv().await {
             let mut letters = vec![first];
@@ -222,9 +223,13 @@ impl AuditWriter {
             let entries =
                 letters.iter_mut().flat_map(|letter| std::mem::take(&mut letter.message.0));
             let answer = self.round(Rc::new(Round::new(entries.collect()))).await;
-            for letter in letters {
-                let _ = letter.reply.send(answer.clone());
-            }
+            tokio::task::spawn_local(async move {
+                // The next round goes to the devices first, if anybody waits for one.
+                tokio::task::yield_now().await;
+                for letter in letters {
+                    let _ = letter.reply.send(answer.clone());
+                }
+            });
         }
     }
 

@@ -1,6 +1,8 @@
 //! The shape of each line: Vault's, with a sequence number and the hash of the line before.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use mssm_domain::Timestamp;
 use mssm_messages::audit::{Answered, Asked, Entry, Redacted, Who};
@@ -26,12 +28,26 @@ pub(crate) struct Line<'a, B: DeriveSerialize> {
     pub(crate) body: B,
 }
 
+/// What a request and its answer begin with.
 #[derive(DeriveSerialize)]
-struct Exchange<'a> {
+struct Head<'a> {
+    seq: u64,
+    prev: &'a str,
+    time: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+/// What is the same in the lines of a request and of its answer.
+#[derive(DeriveSerialize)]
+struct Common<'a> {
     auth: AuthShape<'a>,
     request: RequestShape<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response: Option<ResponseShape<'a>>,
+}
+
+#[derive(DeriveSerialize)]
+struct Outcome<'a> {
+    response: ResponseShape<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -160,48 +176,84 @@ impl Serialize for Shown<'_> {
     }
 }
 
-/// Renders an entry as line number `seq` after the line whose hash is `prev`, without its break.
-pub(crate) fn render(
-    entry: &Entry,
-    seq: u64,
-    prev: &str,
-    salt: &Salt,
-) -> Result<Vec<u8>, serde_json::Error> {
-    match entry {
-        Entry::Request { time, who, asked } => {
-            let body = exchange(salt, who, asked, None);
-            write(&Line { seq, prev, time: time.rfc3339(), kind: "request", body })
+/// Renders lines, each behind the others. An answer that follows its request repeats what that said.
+pub(crate) struct Renderer<'a> {
+    salt: &'a Salt,
+    /// The newest request, and where what it has in common with its answer lies.
+    asked: Option<(&'a Arc<Asked>, &'a Arc<Who>, Range<usize>)>,
+}
+
+impl<'a> Renderer<'a> {
+    pub(crate) const fn new(salt: &'a Salt) -> Self {
+        Self { salt, asked: None }
+    }
+
+    /// Renders an entry as line number `seq` after the line whose hash is `prev`, without its break,
+    /// behind what is in `lines`, which holds what was rendered before.
+    pub(crate) fn render(
+        &mut self,
+        entry: &'a Entry,
+        (seq, prev): (u64, &str),
+        lines: &mut Vec<u8>,
+    ) -> Result<(), serde_json::Error> {
+        match entry {
+            Entry::Request { time, who, asked } => {
+                let time = time.rfc3339();
+                serde_json::to_writer(&mut *lines, &Head { seq, prev, time, kind: "request" })?;
+                let common = join(lines, &self.common(who, asked))?;
+                self.asked = Some((asked, who, common));
+                Ok(())
+            }
+            Entry::Response { time, who, asked, answered } => {
+                let time = time.rfc3339();
+                serde_json::to_writer(&mut *lines, &Head { seq, prev, time, kind: "response" })?;
+                match &self.asked {
+                    Some((same, by, common))
+                        if Arc::ptr_eq(same, asked) && Arc::ptr_eq(by, who) =>
+                    {
+                        lines.pop();
+                        lines.extend_from_within(common.clone());
+                        lines.push(b'}');
+                    }
+                    _ => {
+                        join(lines, &self.common(who, asked))?;
+                    }
+                }
+                let error = (!answered.errors.is_empty()).then(|| answered.errors.join("; "));
+                let response = response(self.salt, asked, answered);
+                join(lines, &Outcome { response, error }).map(|_| ())
+            }
+            Entry::TokenExpired { time, accessor } => {
+                let details = BTreeMap::from([("accessor", Hash(accessor, self.salt))]);
+                let body = EventShape { event: "token-expired", details };
+                write(&Line { seq, prev, time: time.rfc3339(), kind: "event", body }, lines)
+            }
+            Entry::Event { time, event } => {
+                let details =
+                    event.details.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let body = EventShape { event: event.name, details };
+                write(&Line { seq, prev, time: time.rfc3339(), kind: "event", body }, lines)
+            }
         }
-        Entry::Response { time, who, asked, answered } => {
-            let body = exchange(salt, who, asked, Some(answered));
-            write(&Line { seq, prev, time: time.rfc3339(), kind: "response", body })
-        }
-        Entry::TokenExpired { time, accessor } => {
-            let details = BTreeMap::from([("accessor", Hash(accessor, salt))]);
-            let body = EventShape { event: "token-expired", details };
-            write(&Line { seq, prev, time: time.rfc3339(), kind: "event", body })
-        }
-        Entry::Event { time, event } => {
-            let details =
-                event.details.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            let body = EventShape { event: event.name, details };
-            write(&Line { seq, prev, time: time.rfc3339(), kind: "event", body })
-        }
+    }
+
+    fn common(&self, who: &'a Who, asked: &'a Asked) -> Common<'a> {
+        Common { auth: auth(self.salt, who), request: request(self.salt, who, asked) }
     }
 }
 
-fn exchange<'a>(
-    salt: &'a Salt,
-    who: &'a Who,
-    asked: &'a Asked,
-    answered: Option<&'a Answered>,
-) -> Exchange<'a> {
-    Exchange {
-        auth: auth(salt, who),
-        request: request(salt, who, asked),
-        response: answered.map(|answered| response(salt, asked, answered)),
-        error: answered.filter(|answered| !answered.errors.is_empty()).map(|a| a.errors.join("; ")),
+/// Adds members to the JSON object that `lines` ends with; says where they lie, with their comma.
+fn join(
+    lines: &mut Vec<u8>,
+    members: &impl DeriveSerialize,
+) -> Result<Range<usize>, serde_json::Error> {
+    lines.pop();
+    let begin = lines.len();
+    serde_json::to_writer(&mut *lines, members)?;
+    if let Some(brace) = lines.get_mut(begin) {
+        *brace = b',';
     }
+    Ok(begin..lines.len() - 1)
 }
 
 fn auth<'a>(salt: &'a Salt, who: &'a Who) -> AuthShape<'a> {
@@ -247,9 +299,10 @@ fn response<'a>(salt: &'a Salt, asked: &'a Asked, answered: &'a Answered) -> Res
     }
 }
 
-/// Writes a line's JSON, which never holds a line break.
-pub(crate) fn write<B: DeriveSerialize>(line: &Line<'_, B>) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = Vec::with_capacity(1536);
-    serde_json::to_writer(&mut bytes, line)?;
-    Ok(bytes)
+/// Writes a line's JSON, which never holds a line break, behind what is in `lines`.
+pub(crate) fn write<B: DeriveSerialize>(
+    line: &Line<'_, B>,
+    lines: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
+    serde_json::to_writer(lines, line)
 }

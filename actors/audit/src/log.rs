@@ -7,7 +7,7 @@ use mssm_domain::Timestamp;
 use mssm_messages::audit::{Entry, Event, Head, StoreEpoch};
 use serde::{Deserialize, Serialize};
 
-use crate::line::{self, Line};
+use crate::line::{self, Line, Renderer};
 use crate::salt::Salt;
 
 /// The event that begins a new log.
@@ -18,6 +18,8 @@ pub(crate) const CONTINUED: &str = "log-continued";
 pub(crate) const KEY: &str = "log-key";
 /// The event that says how often the store had kept the log's head.
 const STORE: &str = "log-store-epoch";
+/// Memory for lines that is kept from one batch to the next.
+const SPARE_BYTES_MAX: usize = 1 << 20;
 /// The event from which a log can be taken up without reading all of it.
 const POSITION: &str = "log-position";
 /// So many bytes at least lie between two such events; what is read at a start is little more.
@@ -159,6 +161,8 @@ pub(crate) struct Log {
     untold: u64,
     /// What was said of the store last; said again where the log can be taken up.
     pub(crate) store: Option<StoreEpoch>,
+    /// Where the next batch is rendered: nothing, but room for it.
+    spare: Vec<u8>,
 }
 
 /// Lines that are ready to be written, and where the log stands once they are.
@@ -183,30 +187,29 @@ impl Log {
 
     /// Renders entries and, if there is a key, the checkpoint over them.
     pub(crate) fn batch<'a>(
-        &self,
+        &mut self,
         now: Timestamp,
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Result<Batch, serde_json::Error> {
-        let after = self.position.clone();
-        let mut batch = Batch { bytes: Vec::new(), lines: 0, after, tells: false };
+        let (bytes, after) = (std::mem::take(&mut self.spare), self.position.clone());
+        let mut batch = Batch { bytes, lines: 0, after, tells: false };
+        let mut renderer = Renderer::new(&self.salt);
         for entry in entries {
-            let line = line::render(entry, batch.after.count(), &batch.after.head(), &self.salt)?;
-            batch.push(&line);
+            batch.push(|at, lines| renderer.render(entry, (at.count(), &at.head()), lines))?;
         }
         if self.untold + batch.bytes.len() as u64 > POSITION_EVERY {
             let mut details = vec![("edge", batch.after.edge())];
             details.extend(self.store.iter().flat_map(store_details));
             let event = Event { name: POSITION, details };
             let entry = Entry::Event { time: now, event };
-            let line = line::render(&entry, batch.after.count(), &batch.after.head(), &self.salt)?;
-            batch.push(&line);
+            let mut renderer = Renderer::new(&self.salt);
+            batch.push(|at, lines| renderer.render(&entry, (at.count(), &at.head()), lines))?;
             batch.tells = true;
         }
         if let Some(key) = &self.key
             && (batch.lines > 0 || !self.signed)
         {
-            let line = checkpoint(&batch.after, key, now)?;
-            batch.push(&line);
+            batch.push(|at, lines| checkpoint(at, key, now, lines))?;
         }
         Ok(batch)
     }
@@ -241,6 +244,9 @@ impl Log {
         self.untold = if batch.tells { 0 } else { self.untold + batch.bytes.len() as u64 };
         self.position = batch.after;
         self.signed = self.key.is_some();
+        self.spare = batch.bytes;
+        self.spare.clear();
+        self.spare.shrink_to(SPARE_BYTES_MAX);
     }
 
     /// The log goes on after these lines, of which so many bytes tell no position.
@@ -251,11 +257,17 @@ impl Log {
 }
 
 impl Batch {
-    fn push(&mut self, line: &[u8]) {
-        self.bytes.extend_from_slice(line);
+    /// Takes the line that is rendered for where the log stands, behind the others.
+    fn push(
+        &mut self,
+        render: impl FnOnce(&Position, &mut Vec<u8>) -> Result<(), serde_json::Error>,
+    ) -> Result<(), serde_json::Error> {
+        let begins = self.bytes.len();
+        render(&self.after, &mut self.bytes)?;
+        self.after.append(self.bytes.get(begins..).unwrap_or_default());
         self.bytes.push(b'\n');
-        self.after.append(line);
         self.lines += 1;
+        Ok(())
     }
 }
 
@@ -263,10 +275,13 @@ fn checkpoint(
     position: &Position,
     key: &CheckpointKey,
     now: Timestamp,
-) -> Result<Vec<u8>, serde_json::Error> {
+    lines: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
     let time = now.rfc3339();
     let (text, _) = position.checkpoint_text(&time);
-    checkpoint_line(position, &key.public(), &time, &key.sign(text.as_bytes()))
+    let signature = key.sign(text.as_bytes());
+    lines.extend(checkpoint_line(position, &key.public(), &time, &signature)?);
+    Ok(())
 }
 
 /// The one way to write a checkpoint, so that a verifier can hold every byte of it to this.
@@ -279,5 +294,7 @@ pub(crate) fn checkpoint_line(
     let (_, root) = position.checkpoint_text(time);
     let body = Checkpoint { root, key: hex::encode(key), signature: STANDARD.encode(signature) };
     let (seq, prev, time) = (position.count(), position.head(), time.to_owned());
-    line::write(&Line { seq, prev: &prev, time, kind: "checkpoint", body })
+    let mut line = Vec::new();
+    line::write(&Line { seq, prev: &prev, time, kind: "checkpoint", body }, &mut line)?;
+    Ok(line)
 }

@@ -107,7 +107,7 @@ impl Pen {
     }
 
     fn render<'a>(
-        &self,
+        &mut self,
         now: Timestamp,
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Result<Batch, Blocked> {

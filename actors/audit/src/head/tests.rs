@@ -120,7 +120,7 @@ async fn a_deleted_log_is_missed_at_the_next_unsealing() {
 #[actix_rt::test]
 async fn another_log_is_missed_even_if_it_is_longer() {
     let longer = |log: &std::path::Path| {
-        let written = crate::log::Log::default();
+        let mut written = crate::log::Log::default();
         let line = |number: u32| {
             let event = Event { name: "forged", details: vec![("number", number.to_string())] };
             Entry::Event { time: Timestamp::from_unix_ms(0), event }
