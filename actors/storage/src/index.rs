@@ -10,14 +10,15 @@
 //! ff ff 'r'              root: form 1, for each page its number and tag, then the root's tag
 //! ff ff 'b' bucket       see `bucket.rs`
 //! ff ff 'b' bucket 'p'   a page, at its first bucket: for each of its buckets the number and tag
-//! ff ff 'd' version      what one commit changed since the root was written (`delta.rs`), then a tag
+//! ff ff 'd' version      what one commit changed (`delta.rs`), then a tag
 //! ```
 //!
-//! Most commits write one delta; once many records have changed, the next takes them into the buckets.
+//! Every commit writes one delta. Once many changes wait in deltas, each commit takes those of a few pages
+//! into the buckets, the oldest first; a delta goes once all of it is there. The root's version is that
+//! of the newest delta gone: to lay those behind it over the buckets again changes nothing.
 //!
 //! Hidden names begin with a length far below `ff ff`, the seal's own with `00 00`.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -27,7 +28,7 @@ use mssm_messages::storage::{StorageError, StorageReader, Write};
 use sha2::{Digest, Sha256};
 
 use self::bucket::{Bucket, sum};
-use self::delta::{Changed, apply};
+use self::delta::{Changed, Waiting, apply};
 use crate::backend::Effects;
 
 mod bucket;
@@ -36,9 +37,9 @@ mod delta;
 
 pub(crate) use check::{Sweep, consistent};
 
-/// So many changes may wait in deltas: enough that a block of buckets is written once for many of
-/// them, few enough that taking them in holds commits up for some hundredths of a second.
-const WAITING: usize = if cfg!(test) { 4 } else { 1024 };
+/// So many changes may wait, and in so many deltas: enough that a page has several when its turn comes,
+/// few enough that a start has soon read them.
+const WAITING: usize = if cfg!(test) { 4 } else { 2048 };
 
 /// What every key of the index begins with.
 const PREFIX: [u8; 2] = [0xff, 0xff];
@@ -111,10 +112,9 @@ pub(crate) struct Index {
     key: Box<dyn IndexKey>,
     vital: Vec<StoredKey>,
     version: u64,
-    /// The version of the root.
+    /// The version of the root: deltas have what came after it.
     rooted: u64,
-    /// What deltas say of each bucket.
-    waiting: BTreeMap<u16, Changed>,
+    waiting: Waiting,
     /// Tags of the buckets that hold anything.
     buckets: BTreeMap<u16, Tag>,
     /// Tags of the pages that hold anything.
@@ -122,11 +122,14 @@ pub(crate) struct Index {
 }
 
 /// What a commit makes of the index, in force once it is durable.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Staged {
     version: u64,
-    /// What goes into a delta; else it is in the buckets, and so is all that waited.
-    delta: Option<Changed>,
+    rooted: u64,
+    /// What a delta says.
+    changed: Changed,
+    /// The pages for which nothing waits any more but that.
+    taken_in: BTreeSet<u16>,
     /// `None`: holds nothing any more.
     buckets: BTreeMap<u16, Option<Tag>>,
     pages: BTreeMap<u16, Option<Tag>>,
@@ -135,7 +138,7 @@ pub(crate) struct Staged {
 impl Index {
     /// The index of a store that holds nothing.
     pub(crate) fn empty(key: Box<dyn IndexKey>, vital: Vec<StoredKey>) -> Self {
-        let (waiting, buckets, pages) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (waiting, buckets, pages) = (Waiting::default(), BTreeMap::new(), BTreeMap::new());
         Self { key, vital, version: 0, rooted: 0, waiting, buckets, pages }
     }
 
@@ -174,32 +177,41 @@ impl Index {
     ) -> Result<(Vec<Write>, Staged), Broken> {
         let changed: Changed =
             effects.iter().map(|(key, record)| (key.to_vec(), record.map(sum))).collect();
-        let waiting: usize = self.waiting.values().map(BTreeMap::len).sum();
-        if self.rooted > 0 && waiting + changed.len() <= WAITING {
-            return Ok(self.write_delta(changed));
+        let version = self.version.saturating_add(1);
+        if self.rooted == 0 {
+            let mut first = BTreeMap::<u16, Bucket>::new();
+            for (key, sum) in changed {
+                apply(first.entry(self.bucket_of(&key)).or_default(), &key, sum);
+            }
+            return Ok(self.write(version, version, &first));
+        }
+        let mut delta = vec![self.write_delta(version, &changed)];
+        let old = self.version.saturating_sub(WAITING as u64);
+        let taken_in = self.waiting.due(WAITING.saturating_sub(changed.len()), old);
+        let unchanged = Staged { version, rooted: self.rooted, changed, ..Staged::default() };
+        if taken_in.is_empty() {
+            return Ok((delta, unchanged));
         }
         let mut touched = BTreeMap::<u16, Bucket>::new();
-        for number in self.waiting.keys() {
-            touched.insert(*number, self.bucket(store, *number)?);
+        for number in taken_in.iter().flat_map(|page| self.waiting.buckets_of(*page)) {
+            touched.insert(number, self.bucket(store, number)?);
         }
-        for (key, sum) in changed {
-            let number = self.bucket_of(&key);
-            let bucket = match touched.entry(number) {
-                Entry::Occupied(there) => there.into_mut(),
-                Entry::Vacant(place) => place.insert(self.bucket(store, number)?),
-            };
-            apply(bucket, &key, sum);
-        }
-        Ok(self.write(&touched))
+        let oldest = self.waiting.oldest_without(&taken_in).unwrap_or(version);
+        let (writes, staged) = self.write(version, oldest.saturating_sub(1), &touched);
+        delta.extend(writes);
+        Ok((delta, Staged { changed: unchanged.changed, taken_in, ..staged }))
     }
 
-    /// The writes that put buckets in place of those with their numbers.
-    fn write(&self, touched: &BTreeMap<u16, Bucket>) -> (Vec<Write>, Staged) {
-        let version = self.version.saturating_add(1);
-        let mut staged =
-            Staged { version, delta: None, buckets: BTreeMap::new(), pages: BTreeMap::new() };
+    /// The writes that put buckets in place of those with their numbers, and a root of this version.
+    fn write(
+        &self,
+        version: u64,
+        rooted: u64,
+        touched: &BTreeMap<u16, Bucket>,
+    ) -> (Vec<Write>, Staged) {
+        let mut staged = Staged { version, rooted, ..Staged::default() };
         let mut writes = Vec::with_capacity(2 * touched.len() + 1);
-        let mut write = |key: StoredKey, body: Option<Vec<u8>>| {
+        let mut write = |key: StoredKey, version: u64, body: Option<Vec<u8>>| {
             writes.push(match body {
                 Some(body) => {
                     Write::Put(key, StoredRecord { version, sealed: SealedBytes::new(body) })
@@ -211,7 +223,7 @@ impl Index {
             let body = (!bucket.is_empty()).then(|| bucket::encode(bucket));
             let tag = body.as_ref().map(|body| self.tag_of("bucket", u64::from(*number), body));
             staged.buckets.insert(*number, tag);
-            write(bucket_key(*number), body);
+            write(bucket_key(*number), version, body);
         }
         let changed: BTreeSet<u16> = touched.keys().map(|bucket| bucket / PER_PAGE).collect();
         for page in changed {
@@ -219,34 +231,32 @@ impl Index {
             let body = (!tags.is_empty()).then(|| encode_tags(&tags));
             let tag = body.as_ref().map(|body| self.tag_of("page", u64::from(page), body));
             staged.pages.insert(page, tag);
-            write(page_key(page), body);
+            write(page_key(page), version, body);
         }
         let pages = overlaid(&self.pages, &staged.pages, 0..PAGES);
         let mut root = vec![FORM];
         root.extend(encode_tags(&pages));
-        root.extend(self.tag_of("root", version, &root));
-        write(root_key(), Some(root));
-        for old in self.rooted + 1..=self.version {
-            write(delta::key(old), None);
+        root.extend(self.tag_of("root", rooted, &root));
+        write(root_key(), rooted, Some(root));
+        for old in self.rooted + 1..=rooted.min(self.version) {
+            write(delta::key(old), version, None);
         }
         (writes, staged)
     }
 
     /// Puts in force what is durable now.
     pub(crate) fn settle(&mut self, staged: Staged) {
-        self.version = staged.version;
-        if let Some(changed) = staged.delta {
-            return self.wait(changed);
-        }
-        (self.rooted, self.waiting) = (staged.version, BTreeMap::new());
+        (self.version, self.rooted) = (staged.version, staged.rooted);
         lay_over(&mut self.buckets, staged.buckets);
         lay_over(&mut self.pages, staged.pages);
+        self.waiting.taken_in(&staged.taken_in);
+        self.wait(staged.version, staged.changed);
     }
 
     /// A bucket as it was written last, with what deltas say of it.
     fn bucket(&self, store: &dyn StorageReader, number: u16) -> Result<Bucket, Broken> {
         let mut bucket = self.stored_bucket(store, number)?;
-        for (key, sum) in self.waiting.get(&number).into_iter().flatten() {
+        for (key, sum) in self.waiting.of(number) {
             apply(&mut bucket, key, *sum);
         }
         Ok(bucket)
@@ -255,8 +265,7 @@ impl Index {
     /// The first bucket from a number on that may hold anything.
     fn next_bucket(&self, from: u16) -> Option<u16> {
         let stored = self.buckets.range(from..).next().map(|(number, _)| *number);
-        let waiting = self.waiting.range(from..).next().map(|(number, _)| *number);
-        stored.into_iter().chain(waiting).min()
+        stored.into_iter().chain(self.waiting.next_bucket(from)).min()
     }
 
     fn stored_bucket(&self, store: &dyn StorageReader, number: u16) -> Result<Bucket, Broken> {

@@ -8,6 +8,7 @@ use mssm_messages::index::{Discrepancy, Findings};
 use mssm_messages::storage::{Commit, StorageError, StorageReader, Write};
 
 use super::bucket::{self, Bucket, Sum, sum};
+use super::delta::Waiting;
 use super::{
     Broken, Index, PAGES, PER_PAGE, PREFIX, VITAL_PAGES, bucket_key, delta, is_index, root_key,
 };
@@ -19,7 +20,7 @@ const STEP: usize = 32;
 impl Index {
     /// Whether at most so many buckets hold anything: then there are not many more records.
     pub(crate) fn is_small(&self, buckets: usize) -> bool {
-        self.buckets.len() + self.waiting.len() <= buckets
+        self.buckets.len() + self.waiting.buckets() <= buckets
     }
 
     /// Compares single records, whether they are there or not.
@@ -138,8 +139,9 @@ impl Index {
         })?;
         (self.buckets, self.pages) = (BTreeMap::new(), BTreeMap::new());
         // All deltas are among what goes.
-        self.rooted = self.version;
-        let (anew, staged) = self.write(&buckets);
+        (self.rooted, self.waiting) = (self.version, Waiting::default());
+        let version = self.version.saturating_add(1);
+        let (anew, staged) = self.write(version, version, &buckets);
         // The root comes last: until it is there, there is no index.
         writes.extend(anew);
         for chunk in writes.chunks(256) {

@@ -280,7 +280,14 @@ pub(crate) fn an_index_fits_after_any_groups<S: Store>() {
     let all = model.keys().cloned().map(Write::Delete).collect();
     kept.commit(all);
     assert_eq!(store.check().unwrap().records, 0);
-    assert_eq!(store.scan(b"", None, 9).unwrap().len(), 1, "of an empty index the root is left");
+    // However often a single record changes, what speaks of the others is taken in.
+    for round in 0..9 {
+        kept.commit(vec![put("one", round)]);
+    }
+    kept.commit(vec![Write::Delete(key("one"))]);
+    let left = store.scan(b"", None, 99).unwrap();
+    assert!(left.len() < 9, "the root, a bucket with its page, and the newest deltas: {left:?}");
+    assert_eq!(found(&store), []);
 }
 
 /// What was deleted is put back, and the commit that deleted it made to say nothing.
