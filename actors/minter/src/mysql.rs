@@ -5,6 +5,7 @@
 //! named locks (`locks`), by which any other finds it, ends it, and sees it gone; only then does the
 //! absence of a login prove anything.
 
+mod blockers;
 pub(crate) mod confirm;
 pub(crate) mod dsn;
 pub(crate) mod errors;

@@ -132,6 +132,11 @@ impl Live {
         self.session.is_usable()
     }
 
+    /// The session by itself.
+    pub(crate) fn session(&self) -> &dyn Session {
+        self.session.as_ref()
+    }
+
     /// Runs SQL as one transaction.
     pub(crate) async fn run(&self, sql: &str) -> Result<Vec<Row>, DbError> {
         self.session.run(sql).await

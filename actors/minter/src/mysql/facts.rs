@@ -12,10 +12,13 @@ use crate::spec::Lane;
 
 /// The server's clock, in milliseconds.
 pub(crate) const NOW: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)";
-/// Who we are, and whether the server only follows another, as `t` or `f`.
-pub(crate) const WHO: &str = "SELECT LEFT(USER(), CHAR_LENGTH(USER()) \
-     - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1), \
-     IF(@@global.read_only IN (0, 'OFF'), 'f', 't')";
+/// Who we are.
+pub(crate) const OWN_USER: &str = "LEFT(USER(), CHAR_LENGTH(USER()) \
+     - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)";
+/// Asks for that, and whether the server only follows another, as `t` or `f`.
+pub(crate) fn who() -> String {
+    format!("SELECT {OWN_USER}, IF(@@global.read_only IN (0, 'OFF'), 'f', 't')")
+}
 /// The oldest that can lock accounts: MariaDB's, MySQL's.
 const OLDEST: (u32, u32) = (100_402, 50_706);
 

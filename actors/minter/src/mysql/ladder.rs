@@ -8,6 +8,7 @@ use std::time::Duration;
 use mssm_messages::engine::Outcome;
 use mssm_messages::failpoint;
 
+use super::blockers::cancel;
 use super::errors::LOCK_TIMEOUT;
 use super::facts::AUTHENTICATING;
 use super::locks::{Locks, end, end_backends};
@@ -163,8 +164,8 @@ impl Climb<'_> {
         barred
     }
 
-    /// Sends a statement, again after a collision. A login may itself hold what it waits for: another
-    /// session ends those of the logins as long as it does.
+    /// Sends a statement, again after a collision. A login may itself hold what it waits for, or another
+    /// of ours: as long as it waits another session ends the logins' own, and cancels what blocks.
     async fn insist(&self, sql: &str, logins: &[Found]) -> Result<(), DbError> {
         let mut tries = 0;
         loop {
@@ -182,7 +183,7 @@ impl Climb<'_> {
         }
     }
 
-    /// Ends sessions of logins again and again; comes back only if that is impossible.
+    /// Does so again and again; comes back only if that is impossible.
     async fn press(&self, logins: &[Found]) -> DbError {
         tokio::time::sleep(PATIENCE).await;
         let helper = match self.target.revoke.visit(&self.session.facts.database).await {
@@ -192,6 +193,9 @@ impl Climb<'_> {
         loop {
             if let Err(why) = end(&helper, &sessions_of(logins)).await {
                 tracing::warn!(why, "sessions of a login that blocks go on");
+            }
+            if let Err(why) = cancel(self.book, &helper, self.session).await {
+                tracing::warn!(why, "a statement that blocks goes on");
             }
             tokio::time::sleep(PATIENCE).await;
         }

@@ -5,6 +5,9 @@
 //!
 //! Each session takes two, with the same number: one of this run of the server, one of its cluster. So
 //! whoever holds the second and not the first belongs to an earlier run.
+//!
+//! Anybody who may connect can take a lock of any name, a login that is to be ended among them. Who may
+//! make no users is no server of ours, and loses its session where it is in the way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use mssm_domain::{BootId, ClusterId};
 
 use super::errors::{MAY_NOT_KILL, NO_SUCH_SESSION};
+use super::facts::OWN_USER;
 use super::quote::literal;
 use crate::engine::{DbError, Session};
 use crate::guard::Standing;
@@ -46,7 +50,11 @@ impl Locks {
 
     /// Takes both, with the first number that is free; replies the name of the run's.
     pub(crate) async fn take(&self, session: &dyn Session, id: u64) -> Result<String, DbError> {
-        for number in (0..SLOTS).map(|step| (id + step) % SLOTS) {
+        for step in 0..SLOTS {
+            let number = (id + step) % SLOTS;
+            if step == 1 {
+                self.end_posing(session).await;
+            }
             let (run, cluster) = self.pair(number);
             let sql = format!(
                 "SELECT GET_LOCK({}, 0), GET_LOCK({}, 0)",
@@ -63,6 +71,14 @@ impl Locks {
             session.run(&format!("DO RELEASE_LOCK({run}), RELEASE_LOCK({cluster})")).await?;
         }
         Err(DbError::Busy)
+    }
+
+    /// Ends those who hold locks of ours and are no servers; a refusal costs a word in the log.
+    async fn end_posing(&self, session: &dyn Session) {
+        let names = (0..SLOTS).flat_map(|number| <[String; 2]>::from(self.pair(number)));
+        if let Err(why) = end_in(session, &posing(names)).await {
+            tracing::warn!(why, "sessions that hold locks of ours and are not ours go on");
+        }
     }
 
     fn pair(&self, number: u64) -> (String, String) {
@@ -86,16 +102,27 @@ impl Locks {
 pub(crate) const GUARD_SETTINGS: &str = "SET SESSION wait_timeout = 60";
 
 fn guard_name(cluster: ClusterId) -> String {
-    literal(&format!("{}guard", cluster_prefix(cluster)))
+    format!("{}guard", cluster_prefix(cluster))
 }
 
 /// Takes the lock of the one server of a cluster that is at work here.
 pub(crate) fn take_guard(cluster: ClusterId) -> String {
-    format!("SELECT GET_LOCK({}, 0)", guard_name(cluster))
+    format!("SELECT GET_LOCK({}, 0)", literal(&guard_name(cluster)))
+}
+
+/// Finds the sessions that hold some locks and are not of a server: their users may make no users.
+fn posing(names: impl Iterator<Item = String>) -> String {
+    let held = names.map(|name| format!("(SELECT IS_USED_LOCK({}) id)", literal(&name)));
+    let held = held.collect::<Vec<_>>().join(" UNION ALL ");
+    format!(
+        "SELECT DISTINCT p.ID FROM information_schema.PROCESSLIST p JOIN ({held}) held ON held.id = p.ID \
+         WHERE p.USER NOT IN (SELECT User FROM mysql.user WHERE Create_user_priv = 'Y' \
+         UNION SELECT {OWN_USER})"
+    )
 }
 
 /// Who has that lock: another connection of this run, or another server. Who lets go of it right now
-/// counts as unknown.
+/// counts as unknown, and so does who only poses as a server and loses it for that.
 pub(crate) async fn guard_holder(
     live: &Live,
     cluster: ClusterId,
@@ -106,15 +133,23 @@ pub(crate) async fn guard_holder(
     let own = own.collect::<Vec<_>>().join(", ");
     let sql = format!(
         "SELECT id, id IN ({own}) FROM (SELECT IS_USED_LOCK({}) id) held",
-        guard_name(cluster)
+        literal(&guard_name(cluster))
     );
     let rows = live.run(&sql).await?;
     let field = |index: usize| rows.first().and_then(|row| row.get(index)?.as_deref());
-    Ok(match (field(0), field(1)) {
-        (None, _) => Standing::Unknown,
-        (Some(_), Some("1")) => Standing::Ours,
-        (Some(_), _) => Standing::Others,
-    })
+    match (field(0), field(1)) {
+        (None, _) => return Ok(Standing::Unknown),
+        (Some(_), Some("1")) => return Ok(Standing::Ours),
+        (Some(_), _) => {}
+    }
+    let posing = posing(std::iter::once(guard_name(cluster)));
+    if live.run(&posing).await?.is_empty() {
+        return Ok(Standing::Others);
+    }
+    if let Err(why) = end(live, &posing).await {
+        tracing::warn!(why, "a session that poses as another server goes on");
+    }
+    Ok(Standing::Unknown)
 }
 
 /// Ends sessions of this run and sees them gone.
@@ -138,22 +173,26 @@ pub(crate) async fn end_backends(live: &Live, backends: &[Backend]) -> Result<()
 
 /// Ends what a query finds, until it finds nothing.
 pub(super) async fn end(live: &Live, sql: &str) -> Result<(), String> {
+    end_in(live.session(), sql).await
+}
+
+async fn end_in(session: &dyn Session, sql: &str) -> Result<(), String> {
     for look in 0..LOOKS {
-        let rows = live.run(sql).await.map_err(|error| error.public())?;
+        let rows = session.run(sql).await.map_err(|error| error.public())?;
         if rows.is_empty() {
             return Ok(());
         }
         for id in rows.into_iter().flatten().flatten() {
-            kill(live, &id).await?;
+            kill(session, &id).await?;
         }
         tokio::time::sleep(Duration::from_millis(5 << look.min(6))).await;
     }
     Err("sessions that were told to end do not".to_owned())
 }
 
-async fn kill(live: &Live, id: &str) -> Result<(), String> {
+async fn kill(session: &dyn Session, id: &str) -> Result<(), String> {
     let Ok(id) = id.parse::<u64>() else { return Err("a session has no number".to_owned()) };
-    match live.run(&format!("KILL CONNECTION {id}")).await {
+    match session.run(&format!("KILL CONNECTION {id}")).await {
         Ok(_) => Ok(()),
         Err(error) if error.code() == NO_SUCH_SESSION => Ok(()),
         Err(error) if error.code() == MAY_NOT_KILL => Err(format!(

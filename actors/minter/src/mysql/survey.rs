@@ -3,7 +3,7 @@
 use super::marker::HALF;
 use super::quote::{literal, literals};
 use crate::engine::Row;
-use crate::mysql::facts::{LACKS, WHO};
+use crate::mysql::facts::{LACKS, who};
 use crate::pool::Live;
 
 /// Names that may be ours, in order, behind one.
@@ -36,7 +36,7 @@ pub(crate) async fn check_place(session: &Live) -> Result<(), String> {
     if !session.facts.superuser {
         return Err(LACKS.to_owned());
     }
-    let rows: Vec<Row> = session.run(WHO).await.map_err(|error| error.public())?;
+    let rows: Vec<Row> = session.run(&who()).await.map_err(|error| error.public())?;
     match rows.first().and_then(|row| row.get(1)?.as_deref()) {
         Some("f") => Ok(()),
         _ => Err("the connection leads to a server that only follows (read_only)".to_owned()),

@@ -268,8 +268,9 @@ async fn check_server(record: &ConnectionRecord, live: &Live) -> Result<String, 
         return invalid("the connection leads to another database server than it did");
     }
     const WHO: &str = "SELECT session_user, pg_is_in_recovery()";
-    let who = if live.facts.dialect.is_postgres() { WHO } else { mysql::facts::WHO };
-    let rows = live.run(who).await.map_err(unavailable)?;
+    let postgres = live.facts.dialect.is_postgres();
+    let who = if postgres { WHO.to_owned() } else { mysql::facts::who() };
+    let rows = live.run(&who).await.map_err(unavailable)?;
     let mut fields = rows.into_iter().next().unwrap_or_default().into_iter().flatten();
     match (fields.next(), fields.next().as_deref()) {
         (Some(username), Some("f")) if !live.facts.backend.started.is_empty() => Ok(username),

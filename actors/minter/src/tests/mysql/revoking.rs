@@ -107,7 +107,14 @@ async fn a_mint_whose_session_dies_is_in_doubt_and_is_taken_down() {
 async fn a_login_that_holds_the_servers_tables_is_barred_all_the_same() {
     let server = TestMariaDb::private();
     let (rig, _) = rig(&server).await;
-    rig.role("app", &[CREATE, "GRANT RELOAD ON *.* TO '{{name}}'@'%'"]).await.unwrap();
+    let patch = RolePatch {
+        creation_statements: Some(
+            [CREATE, "GRANT RELOAD ON *.* TO '{{name}}'@'%'"].map(str::to_owned).to_vec(),
+        ),
+        allow_privileged: Some(true),
+        ..RolePatch::default()
+    };
+    rig.role_with("app", patch).await.unwrap();
     let (login, other) = (rig.mint("app").await.unwrap(), rig.mint("app").await.unwrap());
     let mut session = server.connect(&login.username, &login.password).await.unwrap();
     session.run("FLUSH TABLES WITH READ LOCK").await;
@@ -117,6 +124,29 @@ async fn a_login_that_holds_the_servers_tables_is_barred_all_the_same() {
     for login in [login, other] {
         assert!(!server.user_exists(&login.username).await);
     }
+}
+
+#[actix_rt::test]
+async fn a_login_that_reads_the_tables_of_users_holds_up_no_others_end() {
+    let server = TestMariaDb::private();
+    let (rig, _) = rig(&server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    rig.role("reader", &[CREATE, "GRANT SELECT ON *.* TO '{{name}}'@'%'"]).await.unwrap();
+    let (login, reader) = (rig.mint("app").await.unwrap(), rig.mint("reader").await.unwrap());
+    let mut session = server.connect(&reader.username, &reader.password).await.unwrap();
+    let reading = actix_rt::spawn(async move {
+        let _ = session.try_run("SELECT SLEEP(1000) FROM mysql.global_priv").await;
+        session
+    });
+    let mut admin = server.admin().await;
+    let reads = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'";
+    while admin.run(reads).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    let mut session = reading.await.unwrap();
+    session.run("SELECT 1").await;
+    assert_eq!(rig.revoke(&reader).await, Outcome::Gone);
 }
 
 #[actix_rt::test]
@@ -210,6 +240,38 @@ async fn where_another_server_of_the_cluster_is_at_work_nothing_is_made_or_ended
         }
     };
     assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+}
+
+/// Anybody may take a lock of any name, and our names of locks are no secret.
+#[actix_rt::test]
+async fn a_login_that_takes_our_locks_keeps_nobody_from_ending_it() {
+    let server = TestMariaDb::shared();
+    let (rig, _) = rig(server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    let [login, posing] = [rig.mint("app").await.unwrap(), rig.mint("app").await.unwrap()];
+    let mut next = Rig::real_over(rig.seed + 1, &rig.store.copy());
+    next.cluster = rig.cluster;
+    let prefix = crate::spec::cluster_prefix(rig.cluster);
+    // It waits for them: the server that had them goes away, and the next one finds them taken.
+    let slots: Vec<String> = (0..256).map(|slot| slot.to_string()).collect();
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        sessions.push(server.connect(&posing.username, &posing.password).await.unwrap());
+    }
+    let names = [vec!["guard".to_owned()], slots];
+    let taking = sessions.iter_mut().zip(names).map(async |(session, names)| {
+        let take = names.iter().map(|name| format!("GET_LOCK('{prefix}{name}', 20)"));
+        let take = format!("SELECT {}", take.collect::<Vec<_>>().join(" + "));
+        assert_eq!(session.run(&take).await, [[names.len().to_string()]]);
+    });
+    tokio::join!(futures_util::future::join_all(taking), rig.close());
+    let next = next.open().await;
+    let outcomes = next.revoke_all(&[&login], None).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Gone]);
+    for session in &mut sessions {
+        assert!(session.try_run("SELECT 1").await.is_err(), "who posed as a server is out");
+    }
+    assert_eq!(next.revoke_all(&[&posing], None).await.unwrap(), [Outcome::Gone]);
 }
 
 #[actix_rt::test]
