@@ -169,7 +169,17 @@ fn a_role_that_is_broken_or_mighty_is_refused_with_the_servers_words() {
     let server = Server::open();
     let root = server.root();
     root.post("db/config/main", shop.connection()).expect(204);
+    // Of the role that the login is given, nothing can be seen in the statements.
+    let (boss, team) = (format!("{}_boss", shop.name), format!("{}_team", shop.name));
+    for sql in [
+        format!("CREATE ROLE {boss}, {team}"),
+        format!("GRANT CREATE USER ON *.* TO {boss}"),
+        format!("GRANT {boss} TO {team}"),
+    ] {
+        shop.sql(&sql);
+    }
     let cases = [
+        (json!([CREATE, format!("GRANT {team} TO '{{{{name}}}}'@'%'")]), "would have CREATE USER"),
         (json!([CREATE, "GRANT SELECT ON nowhere.nothing TO '{{name}}'@'%'"]), "statement 2"),
         (json!([CREATE, "GRANTT SELECT"]), "You have an error in your SQL syntax"),
         (json!([CREATE, "COMMIT"]), "COMMIT is refused"),

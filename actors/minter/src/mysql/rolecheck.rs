@@ -26,7 +26,9 @@ pub(crate) fn check_creation(
     let mut warnings: Vec<String> = rights
         .into_iter()
         .map(|right| {
-            format!("{right} lets a login undo its own revocation: what it does outlives its lease")
+            format!(
+                "{right} lets a login undo or hold up revocations: access may outlive its lease"
+            )
         })
         .collect();
     if !statements.iter().any(|statement| mentions(statement, "password")) {
@@ -65,6 +67,11 @@ pub(crate) fn check_session(statement: &str) -> Result<(), String> {
     if !routine && words.iter().any(|token| token.kind == Kind::Semicolon) {
         return Err("only a routine's body may hold semicolons".to_owned());
     }
+    let says =
+        |texts: &[&str]| words.iter().any(|token| texts.iter().any(|text| token.is_word(text)));
+    if !routine && says(&["get_lock", "release_lock", "release_all_locks"]) {
+        return Err("named locks are ours: they say whose a session is".to_owned());
+    }
     match (first.as_str(), word(1).as_str()) {
         ("begin" | "start" | "commit" | "rollback" | "savepoint" | "release" | "xa", _) => {
             let first = first.to_ascii_uppercase();
@@ -75,6 +82,10 @@ pub(crate) fn check_session(statement: &str) -> Result<(), String> {
             let first = first.to_ascii_uppercase();
             Err(format!("{first} would outlive the statements: name what is meant in full"))
         }
+        ("backup" | "flush", _) if first == "backup" || says(&["lock", "export"]) => Err(
+            "a lock of all tables would outlive the statements, and hold up every change of users"
+                .to_owned(),
+        ),
         ("load" | "shutdown" | "kill" | "install" | "uninstall" | "change" | "delimiter", _) => {
             Err(format!("{} is refused", first.to_ascii_uppercase()))
         }
@@ -135,8 +146,11 @@ fn check_first(words: &[Token<'_>]) -> Result<(), String> {
             return Err("the host part must be a plain name or pattern".to_owned());
         }
     }
-    let names = words.iter().filter(|token| is_login(token)).count();
-    if names > 1 {
+    // What a comma parts are users, but for the default roles behind them. MariaDB creates those that
+    // it can and reports the rest: a login would be left of a mint that failed.
+    let is_roles = |pair: &[Token<'_>]| matches!(pair, [default, role] if default.is_word("default") && role.is_word("role"));
+    let users = words.windows(2).position(is_roles).unwrap_or(words.len());
+    if words.iter().take(users).any(|token| token.text == ",") {
         return Err("only one user may be created".to_owned());
     }
     if words.iter().any(|token| token.is_word("attribute") || token.is_word("comment")) {
@@ -171,7 +185,7 @@ fn check_rights(
     let found = mighty(&list.join(" "), words.iter().any(|token| token.is_word("option")));
     match found.first() {
         Some(right) if !privileged => Err(format!(
-            "{right} lets a login undo its own revocation; allow_privileged=true permits it"
+            "{right} lets a login undo or hold up revocations; allow_privileged=true permits it"
         )),
         _ => {
             rights.extend(found);
@@ -180,15 +194,23 @@ fn check_rights(
     }
 }
 
-/// Of what a grant lists, as `SELECT , SUPER ON * . *`, the rights that outlive a revocation.
+/// Of what a grant lists, as `SELECT , SUPER ON * . *`, the rights with which access outlives its lease:
+/// those to change users, to end or keep out who ends it, and to stop every change of users.
 pub(crate) fn mighty(list: &str, may_pass_on: bool) -> Vec<String> {
-    const EVERYWHERE: [&str; 13] = [
+    const EVERYWHERE: [&str; 21] = [
         "ALL",
         "ALL PRIVILEGES",
         "SUPER",
         "CREATE USER",
         "FILE",
         "SHUTDOWN",
+        "RELOAD",
+        "FLUSH_TABLES",
+        "BACKUP_ADMIN",
+        "LOCK TABLES",
+        "READ ONLY ADMIN",
+        "READ_ONLY ADMIN",
+        "SYSTEM_VARIABLES_ADMIN",
         "CONNECTION ADMIN",
         "CONNECTION_ADMIN",
         "SET USER",
@@ -196,8 +218,10 @@ pub(crate) fn mighty(list: &str, may_pass_on: bool) -> Vec<String> {
         "SET_ANY_DEFINER",
         "SYSTEM_USER",
         "ROLE_ADMIN",
+        "PROXY",
     ];
-    const ON_USERS: [&str; 6] = ["ALL", "ALL PRIVILEGES", "INSERT", "UPDATE", "DELETE", "ALTER"];
+    const ON_USERS: [&str; 8] =
+        ["ALL", "ALL PRIVILEGES", "INSERT", "UPDATE", "DELETE", "ALTER", "LOCK TABLES", "DROP"];
     let place = list.split_once(" ON ").map(|(_, place)| place.replace([' ', '`', '\'', '"'], ""));
     let rights = list.split_once(" ON ").map_or(list, |(rights, _)| rights);
     let has = |names: &[&str]| -> Vec<String> {
@@ -210,13 +234,44 @@ pub(crate) fn mighty(list: &str, may_pass_on: bool) -> Vec<String> {
             found.extend(has(&["INSERT", "UPDATE", "DELETE"]));
             found
         }
-        Some(place) if place.to_ascii_lowercase().starts_with("mysql.") => has(&ON_USERS),
-        _ => Vec::new(),
+        Some(place) if holds_users(place) => has(&ON_USERS),
+        Some(_) => has(&["PROXY"]),
+        None => Vec::new(),
     };
     if may_pass_on {
         found.push("GRANT OPTION".to_owned());
     }
     found
+}
+
+/// True if a grant on `database.*` or `database.table` is on the tables of users. Of the first form the
+/// database is a pattern.
+fn holds_users(place: &str) -> bool {
+    /// No name is longer, and each of its characters may have a backslash.
+    const LEN_MAX: usize = 128;
+    let place = place.to_ascii_lowercase();
+    match place.strip_suffix(".*") {
+        Some(pattern) => pattern.len() > LEN_MAX || is_like(b"mysql", pattern.as_bytes()),
+        None => place.starts_with("mysql."),
+    }
+}
+
+/// As `LIKE` compares, with a backslash before what is meant itself.
+fn is_like(text: &[u8], pattern: &[u8]) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        ([b'%', b'%', ..], _) => pattern.get(1..).is_some_and(|pattern| is_like(text, pattern)),
+        ([b'%', pattern @ ..], _) => {
+            (0..=text.len()).any(|at| text.get(at..).is_some_and(|text| is_like(text, pattern)))
+        }
+        ([b'\\', meant, pattern @ ..], [first, text @ ..]) if meant == first => {
+            is_like(text, pattern)
+        }
+        ([b'\\', _, ..], _) => false,
+        ([b'_', pattern @ ..], [_, text @ ..]) => is_like(text, pattern),
+        ([same, pattern @ ..], [first, text @ ..]) if same == first => is_like(text, pattern),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -242,6 +297,7 @@ mod tests {
             ),
             ("/* x */ CREATE USER `{{ name }}`@`10.0.%`", "10.0.%"),
             ("CREATE USER \"{{name}}\" IDENTIFIED BY '{{password}}'", "%"),
+            ("CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}' DEFAULT ROLE a, b", "%"),
         ];
         for (text, expected) in good {
             let checked = check_creation(Dialect::MySql, &[text.to_owned()], false);
@@ -256,6 +312,7 @@ mod tests {
             "CREATE OR REPLACE USER '{{name}}'@'%'",
             "CREATE USER '{{name}}'@'{{role}}'",
             "CREATE USER '{{name}}'@'a', '{{name}}'@'b'",
+            "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}', 'x'@'%' IDENTIFIED BY 'y'",
             "CREATE USER '{{name}}'@'%' COMMENT 'x'",
             "CREATE ROLE '{{name}}'",
             "",
@@ -288,6 +345,16 @@ mod tests {
             "GRANT ALL PRIVILEGES ON *.* TO '{{name}}'@'%'",
             "GRANT SELECT, CREATE USER ON *.* TO '{{name}}'@'%'",
             "GRANT UPDATE ON mysql.* TO '{{name}}'@'%'",
+            "GRANT UPDATE ON `%`.* TO '{{name}}'@'%'",
+            "GRANT ALL ON `My_q%`.* TO '{{name}}'@'%'",
+            "GRANT RELOAD ON *.* TO '{{name}}'@'%'",
+            "GRANT SELECT, LOCK TABLES ON *.* TO '{{name}}'@'%'",
+            "GRANT PROXY ON 'root'@'%' TO '{{name}}'@'%'",
+            "FLUSH TABLES WITH READ LOCK",
+            "FLUSH TABLES a FOR EXPORT",
+            "BACKUP STAGE START",
+            "SELECT RELEASE_ALL_LOCKS()",
+            "DO get_lock('mssm', 1)",
             "GRANT SELECT ON shop.* TO '{{name}}'@'%' WITH GRANT OPTION",
         ];
         for text in bad {
@@ -297,6 +364,9 @@ mod tests {
         let good = [
             "GRANT SELECT ON shop.* TO '{{name}}'@'%'",
             "GRANT ALL ON shop.* TO '{{name}}'@'%'",
+            "GRANT ALL, LOCK TABLES ON `my\\_%`.* TO '{{name}}'@'%'",
+            "GRANT UPDATE ON `m_sql`.orders TO '{{name}}'@'%'",
+            "FLUSH PRIVILEGES",
             "GRANT reader TO '{{name}}'@'%'",
             "SET DEFAULT ROLE reader FOR '{{name}}'@'%'",
             "ALTER USER '{{name}}'@'%' REQUIRE SSL",
