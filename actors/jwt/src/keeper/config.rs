@@ -53,15 +53,20 @@ impl Core {
         let _turn = self.turn().await?;
         let now = self.clock.now();
         let state = self.mount(msg.mount)?;
-        // No token of this mount lives longer than its key verifies.
+        // No token that was signed here lives longer than its key verifies. One that an imported key
+        // signed elsewhere may: its end is known from the token alone.
         let longest = state.keys.values().map(|set| set.last_verifies_until(now));
-        let longest = longest.max().unwrap_or(now);
-        let until = msg.expires_at.unwrap_or(longest).min(longest);
+        let until = msg.expires_at.unwrap_or_else(|| longest.max().unwrap_or(now));
         if until <= now {
             return Ok(());
         }
-        let bytes = record::revoked_bytes(msg.mount, &msg.jti, until)?;
-        self.store(record::revoked_path(msg.mount, &msg.jti), bytes).await
+        let path = record::revoked_path(msg.mount, &msg.jti);
+        let (over, known) = match self.barrier.read(&path).await? {
+            Some(plain) => (plain.version, record::revoked(&plain.bytes).map_or(now, |it| it.2)),
+            None => (0, now),
+        };
+        let bytes = record::revoked_bytes(msg.mount, &msg.jti, until.max(known))?;
+        Ok(self.barrier.commit(Changes::new().put(path, over, bytes)).await?)
     }
 
     /// Forgets the revocations of tokens that have ended by themselves.

@@ -4,11 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mssm_crypto::jose::{Algorithm, SigningKey};
 use mssm_domain::SecretText;
-use mssm_messages::jwt::{KeyPatch, RolePatch, Verify};
+use mssm_messages::jwt::{KeyPatch, RevokeJti, RolePatch, Verify};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::rig::{Rig, now, of_algorithm, reason, secs, signs_with, verification};
+use super::rig::{Rig, mount, now, of_algorithm, reason, secs, signs_with, verification};
 
 fn encode(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
@@ -167,4 +167,41 @@ proptest! {
         prop_assert!(crate::record::used(&bytes).is_err());
         prop_assert!(crate::record::revoked(&bytes).is_err());
     }
+}
+
+/// An imported key has signed what it liked before.
+#[actix::test]
+async fn a_token_that_outlives_what_is_signed_here_stays_revoked_until_its_own_end() {
+    let rig = Rig::open().await;
+    let made = SigningKey::generate(Algorithm::EdDsa, 0).unwrap();
+    let body = base64::engine::general_purpose::STANDARD.encode(made.to_pkcs8().unwrap().expose());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    let patch = KeyPatch {
+        private_key: Some(SecretText::new(pem)),
+        rotation_period_secs: Some(0),
+        verification_ttl_secs: Some(600),
+        ..KeyPatch::default()
+    };
+    rig.write_key("k", patch).await.unwrap();
+    let header = json!({"alg": "EdDSA", "kid": made.public().unwrap().thumbprint()});
+    let end = now(&rig.clock).unix_secs() + 100_000;
+    let message = format!("{}.{}", encode(&header), encode(&json!({"exp": end, "jti": "old"})));
+    let signature = URL_SAFE_NO_PAD.encode(made.sign(message.as_bytes()).unwrap());
+    let token = format!("{message}.{signature}");
+    let verified = rig.verify(&token).await.unwrap();
+    // Once by the token, and then by its name alone, which says less.
+    for expires_at in [Some(verified.expires_at), None] {
+        let revoke = RevokeJti { mount: mount(), jti: "old".to_owned(), expires_at };
+        rig.keeper.send(revoke).await.unwrap().unwrap();
+    }
+    for _ in 0..49 {
+        rig.clock.advance(secs(2000));
+        rig.tick().await;
+        assert!(reason(rig.verify(&token).await).contains("revoked"));
+    }
+    let records = rig.store.len();
+    rig.clock.advance(secs(3000));
+    rig.tick().await;
+    assert_eq!(rig.store.len(), records - 1);
+    assert!(reason(rig.verify(&token).await).contains("expired"));
 }
