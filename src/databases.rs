@@ -7,7 +7,7 @@ use actix::{Actor, Context, Handler, Recipient, ResponseFuture};
 use mssm_domain::{CanonicalPath, MountId, RoleName};
 use mssm_messages::Port;
 use mssm_messages::engine::{EngineError, EngineKind};
-use mssm_messages::minter::Configure;
+use mssm_messages::minter::{Configure, TryConfigured};
 use mssm_messages::mounts::ReadTable;
 use mssm_messages::rotation::{StaticRolePatch, WriteStaticRole};
 use mssm_messages::seal::{Opened, StageError};
@@ -79,6 +79,26 @@ impl Handler<Opened> for ConfiguredDatabases {
                 }
             });
             Ok(())
+        })
+    }
+}
+
+/// Has the minter try what the file defines; told behind the lease manager, since trials need leases.
+pub(crate) struct ConfiguredTrials(pub(crate) Port<TryConfigured>);
+
+impl Actor for ConfiguredTrials {
+    type Context = Context<Self>;
+}
+
+impl Handler<Opened> for ConfiguredTrials {
+    type Result = ResponseFuture<Result<(), StageError>>;
+
+    fn handle(&mut self, _msg: Opened, _ctx: &mut Self::Context) -> Self::Result {
+        let minter = self.0.clone();
+        Box::pin(async move {
+            let begun = minter.ask(TryConfigured, DEADLINE).await;
+            let begun = begun.map_err(|error| StageError(error.to_string()))?;
+            begun.map_err(|error| StageError(error.to_string()))
         })
     }
 }

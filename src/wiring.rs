@@ -43,7 +43,7 @@ use crate::bounds::bounds;
 use crate::chronicle::{Chronicle, Note};
 use crate::clock::{OsRandom, SystemClock};
 use crate::config::{Config, SealConfig};
-use crate::databases::ConfiguredDatabases;
+use crate::databases::{ConfiguredDatabases, ConfiguredTrials};
 use crate::wiring::store::Store;
 
 /// How long requests in flight may take when the server is told to stop.
@@ -224,6 +224,7 @@ fn link(
             minter.clone().recipient(),
             configured.recipient(),
             lease.clone().recipient(),
+            ConfiguredTrials(minter.clone().into()).start().recipient(),
             chronicle.clone().recipient(),
         ],
         closers: vec![

@@ -26,6 +26,7 @@ use crate::pool::Backend;
 use crate::reconcile::Watch;
 use crate::record::{ConnectionRecord, RecordError, RoleRecord, decode, encode};
 use crate::rolecheck::says;
+use crate::roles::Untried;
 use crate::rotation::Agenda;
 use crate::selftest::Candidates;
 use crate::sweep::Ended;
@@ -83,6 +84,8 @@ pub(crate) struct Book {
     /// Which passwords are due to change.
     pub(crate) agenda: Agenda,
     pub(crate) candidates: Candidates,
+    /// What the configuration file defines, until it is tried.
+    pub(crate) untried: RefCell<Option<Untried>>,
     pub(crate) watch: Watch,
     /// Whose sessions can still show themselves.
     pub(crate) ended: Ended,
@@ -127,6 +130,7 @@ impl Book {
             leases,
             agenda: Agenda::default(),
             candidates: Candidates::default(),
+            untried: RefCell::default(),
             watch: Watch::default(),
             ended: Ended::default(),
             state: RefCell::default(),
@@ -141,6 +145,7 @@ impl Book {
     /// Forgets every secret and closes every session.
     pub(crate) fn close(&self) {
         self.agenda.clear();
+        self.untried.take();
         let mut state = self.state.borrow_mut();
         state.cluster = None;
         state.changes += 1;

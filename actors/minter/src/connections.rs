@@ -20,7 +20,7 @@ use crate::pool::Live;
 use crate::quote::literal;
 use crate::record::{ConnectionRecord, encode};
 use crate::rolecheck::check_rotation;
-use crate::roles;
+use crate::roles::{self, Untried};
 use crate::rotation::{Key, root, statics};
 use crate::spec::{Lane, Spec, application_name};
 
@@ -344,8 +344,8 @@ pub(crate) async fn configure(book: &Rc<Book>, msg: Configure) -> Result<Vec<Str
     release(book, msg.mount, &named, &mut warnings).await?;
     let roles: Vec<String> = msg.roles.iter().map(|(name, _)| name.as_str().to_owned()).collect();
     warnings.extend(roles::configure(book, msg.mount, msg.roles).await?);
-    let place = (msg.mount, msg.prefix);
-    actix_rt::spawn(roles::try_configured(Rc::clone(book), place, named, roles));
+    let untried = Untried { mount: msg.mount, prefix: msg.prefix, connections: named, roles };
+    book.untried.replace(Some(untried));
     Ok(warnings)
 }
 

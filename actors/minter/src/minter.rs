@@ -13,7 +13,7 @@ use mssm_messages::engine::{
 use mssm_messages::lease::{self, CountTarget, Issue};
 use mssm_messages::minter::{
     Configure, ConnectionView, DeleteConnection, DeleteRole, ListConnections, ListRoles,
-    ReadConnection, ReadRole, ResetConnection, RoleView, WriteConnection, WriteRole,
+    ReadConnection, ReadRole, ResetConnection, RoleView, TryConfigured, WriteConnection, WriteRole,
 };
 use mssm_messages::reconcile::{ConnectionReport, Reconcile, ReconcilePorts};
 use mssm_messages::rotation::{
@@ -155,6 +155,7 @@ handle!(ReadRole, RoleView, roles::read);
 handle!(ListRoles, Vec<String>, roles::list);
 handle!(DeleteRole, (), roles::delete);
 handle!(Configure, Vec<String>, connections::configure);
+handle!(TryConfigured, (), roles::begin_trials);
 handle!(Reconcile, Vec<ConnectionReport>, reconcile::reconcile);
 handle!(RotateRoot, (), root::rotate);
 handle!(WriteStaticRole, Vec<String>, statics::write);

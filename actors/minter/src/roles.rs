@@ -1,15 +1,13 @@
 //! The definitions of roles: checked when they are written, so that what is minted can be ended.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use mssm_domain::{Caller, MountId, RoleName, Ttl};
+use mssm_messages::Changes;
 use mssm_messages::engine::EngineError;
-use mssm_messages::keys::KeyError;
 use mssm_messages::minter::{
-    DeleteRole, ListRoles, ReadRole, RolePatch, RoleView, Tester, WriteRole,
+    DeleteRole, ListRoles, ReadRole, RolePatch, RoleView, Tester, TryConfigured, WriteRole,
 };
-use mssm_messages::{BarrierError, Changes};
 
 use crate::book::{Book, connection_path, role_path};
 use crate::connections::{managed, names, of_file};
@@ -25,10 +23,6 @@ const MAX_ROUNDS: u32 = 1_000_000;
 
 /// A password is kept no longer than this to be handed out again.
 const MAX_REUSE_SECS: u64 = 3_600;
-
-/// How long a trial waits for leases to be opened: a minute.
-const OPENINGS: u32 = 120;
-const OPENING_PAUSE: Duration = Duration::from_millis(500);
 
 /// See [`WriteRole`].
 pub(crate) async fn write(book: &Rc<Book>, msg: WriteRole) -> Result<Vec<String>, EngineError> {
@@ -282,15 +276,27 @@ pub(crate) async fn configure(
     Ok(warnings)
 }
 
-/// Has what the configuration file defines tried, and what comes of it told in the log: the start does
-/// not wait for databases. On PostgreSQL roles are rehearsed, and no login is made; on MySQL one is, and
-/// its lease is the server's own.
-pub(crate) async fn try_configured(
-    book: Rc<Book>,
-    (mount, prefix): (MountId, String),
-    connections: Vec<String>,
-    roles: Vec<String>,
-) {
+/// What the configuration file defines and nobody has tried yet, until leases are open.
+#[derive(Debug)]
+pub(crate) struct Untried {
+    pub(crate) mount: MountId,
+    pub(crate) prefix: String,
+    pub(crate) connections: Vec<String>,
+    pub(crate) roles: Vec<String>,
+}
+
+/// See [`TryConfigured`].
+pub(crate) async fn begin_trials(book: &Rc<Book>, _msg: TryConfigured) -> Result<(), EngineError> {
+    if let Some(untried) = book.untried.take() {
+        actix_rt::spawn(try_configured(Rc::clone(book), untried));
+    }
+    Ok(())
+}
+
+/// The start does not wait for databases. On PostgreSQL roles are rehearsed, and no login is made; on
+/// MySQL one is, and its lease is the server's own.
+async fn try_configured(book: Rc<Book>, untried: Untried) {
+    let Untried { mount, prefix, connections, roles } = untried;
     for name in connections {
         let tried = match find_target(&book, mount, &name).await {
             Ok(target) => target.mint.lend().await.map(|_| ()).map_err(|error| error.public()),
@@ -310,7 +316,7 @@ pub(crate) async fn try_configured(
         }
     }
     for name in roles {
-        match try_once_open(&book, (mount, &prefix), &name).await {
+        match try_configured_role(&book, (mount, &prefix), &name).await {
             Ok(warnings) if warnings.is_empty() => {
                 tracing::info!(role = name, "a role of the configuration file passed its trial");
             }
@@ -326,24 +332,6 @@ pub(crate) async fn try_configured(
                 tracing::warn!(role = name, %error, "a role of the configuration file does not work");
             }
         }
-    }
-}
-
-/// Leases are opened behind definitions: a trial that needs one waits until then.
-async fn try_once_open(
-    book: &Rc<Book>,
-    place: (MountId, &str),
-    name: &str,
-) -> Result<Vec<String>, EngineError> {
-    let mut waited = 0;
-    loop {
-        let tried = try_configured_role(book, place, name).await;
-        let sealed = Err(EngineError::Barrier(BarrierError::Key(KeyError::Sealed)));
-        if tried != sealed || waited == OPENINGS || book.cluster().is_err() {
-            return tried;
-        }
-        waited += 1;
-        tokio::time::sleep(OPENING_PAUSE).await;
     }
 }
 

@@ -267,3 +267,9 @@ pub struct Configure {
     /// Roles by name.
     pub roles: Vec<(RoleName, RolePatch)>,
 }
+
+/// Has tried what was configured since the server opened, and the log told what comes of it. Sent once
+/// leases are open, which trials need; replies before any has begun.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), EngineError>")]
+pub struct TryConfigured;

@@ -4,7 +4,7 @@ use mssm_domain::{ConnectionName, RoleName, SecretText};
 use mssm_messages::engine::{EngineError, Unmount};
 use mssm_messages::minter::{
     Configure, ConnectionPatch, DeleteConnection, DeleteRole, ListConnections, ListRoles,
-    ReadConnection, ReadRole, RolePatch, WriteConnection,
+    ReadConnection, ReadRole, RolePatch, TryConfigured, WriteConnection,
 };
 
 use crate::engine::DbError;
@@ -263,6 +263,31 @@ async fn the_configuration_file_defines_without_a_database_and_is_not_overruled(
     let warnings = rig.minter.send(configure(false)).await.unwrap().unwrap();
     assert_eq!(warnings.len(), 2);
     assert!(rig.role("app", &[CREATE]).await.is_ok());
+}
+
+#[actix_rt::test]
+async fn what_the_file_defines_is_tried_when_leases_are_open_and_not_before() {
+    let database = FakeDatabase::new();
+    let rig = Rig::fake(&database).open().await;
+    let connections = vec![(main_name(), fake_patch())];
+    let patch = RolePatch {
+        db_name: Some("main".to_owned()),
+        creation_statements: Some(vec![CREATE.to_owned()]),
+        ..RolePatch::default()
+    };
+    let roles = vec![(RoleName::parse("app").unwrap(), patch)];
+    let configure = Configure { mount: rig.mount, prefix: String::new(), connections, roles };
+    rig.minter.send(configure).await.unwrap().unwrap();
+    let rehearsed =
+        || database.asked().iter().any(|sql| sql.starts_with("BEGIN ISOLATION LEVEL REPEATABLE"));
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!rehearsed());
+    rig.minter.send(TryConfigured).await.unwrap().unwrap();
+    while !rehearsed() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[actix_rt::test]
