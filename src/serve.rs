@@ -1,5 +1,6 @@
 //! Runs the server from its settings to its last answer.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -146,7 +147,11 @@ async fn give_up(server: &Server, reason: String) -> Result<(), String> {
 fn log_to_standard_error(config: &LogConfig) {
     // The HTTP library calls it an error when a client sends nonsense: anybody could fill the log.
     let filter = EnvFilter::new(format!("{},actix_http::h1::dispatcher=off", config.level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        // Colours are for a screen.
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second logger can only be one that a test has set.
     let _ = if config.json { builder.json().try_init() } else { builder.try_init() };
 }

@@ -54,6 +54,7 @@ fn what_the_configuration_file_defines_is_tried_behind_the_start(kind: Kind) {
             && said("a connection of the configuration file does not work", "gone"))
         .then_some(())
     });
+    assert!(!server.log().contains('\u{1b}'), "a file is no screen: no colours");
     eventually("nothing is left", Duration::from_secs(20), || {
         let none =
             database.marked(&cluster).is_empty() && root.list("sys/leases/lookup/db").status == 404;
