@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Role, Target, damaged};
 use crate::dialect::Dialect;
-use crate::engine::postgres::{OUR_PATH, OWN_PATH};
+use crate::engine::postgres::OWN_PATH;
 use crate::engine::{DbError, Refusal, Row};
 use crate::guard;
 use crate::marker::markers;
@@ -261,16 +261,14 @@ impl Mint {
             sql.push_str("\n;\n");
             lengths.push(sql.chars().count() - before);
         }
-        if more {
-            sql.push_str(OUR_PATH);
-        }
+        // What follows looks up nothing in the path.
         let name = identifier(&self.credential.username);
         if !facts.superuser {
             sql.push_str(&grant_to_us(&name, facts));
         }
-        let (marker, login) = (literal(&self.marker), literal(&self.credential.username));
+        let (marker, login) = (literal(&self.marker), literal(&name));
         let _ = writeln!(sql, "COMMENT ON ROLE {name} IS {marker};");
-        let _ = write!(sql, "SELECT oid FROM pg_roles WHERE rolname = {login}");
+        let _ = write!(sql, "SELECT {login}::pg_catalog.regrole::pg_catalog.oid");
         Ok((SecretText::new(sql), lengths))
     }
 
