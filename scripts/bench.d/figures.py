@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 
 import load
 import machine
@@ -66,6 +67,31 @@ def writes(rig, out):
 
     samples = load.rounds(rig.pair(), 1 if rig.quick else 2, measure)
     under_load(out, "durable KV writes, 64 connections", samples, least=5, aim=8)
+
+
+def verify(rig, out):
+    """The audit log of a million records, verified with nothing but the public key."""
+    server = rig.pair()[0]
+    client = server.client(server.root_token)
+    client.send("PUT", "secret/data/bench/1", {"data": {"value": VALUE}})
+    least = 10_000 if rig.quick else 1_000_000
+    while (records := count_lines(server.audit)) < least:
+        load.run(server, "reads", 1 if rig.quick else 5, CONNECTIONS, "1")
+    key = rig.folder / "audit.pub"
+    key.write_text(client.send("GET", "sys/audit/key")["data"]["public_key"])
+    begun = time.monotonic()
+    command = [rig.binary, "audit", "verify", "-key", key, server.audit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - begun
+    if done.returncode != 0:
+        raise Failure(f"the audit log does not verify: {done.stdout}{done.stderr}")
+    each = seconds / records * 1e6
+    out.figure(f"{records:,} audit records verified, s a million", {"MSSM": [each]}, report.at_most(10))
+
+
+def count_lines(file):
+    with open(file, "rb") as lines:
+        return sum(block.count(b"\n") for block in iter(lambda: lines.read(1 << 20), b""))
 
 
 def under_load(out, name, samples, least, aim):
