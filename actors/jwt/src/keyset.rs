@@ -10,8 +10,15 @@ use mssm_messages::jwt::{KeyEntry, KeyView, Standing};
 /// A key stays public so much longer than its last token: a worker that is held up may still sign
 /// with it when the next one signs already, but no request takes longer than this.
 const SLACK: Duration = Duration::from_mins(1);
+/// Copies from before a change of how long they may be kept are none the day after it.
+const COPIES_MAX: Duration = Duration::from_secs(MAX_AGE_MAX_SECS + MARGIN_MAX_SECS);
 /// The most keys of a set that sign no more but still verify. One more rotation is refused.
 const PREVIOUS_MAX: usize = 64;
+
+/// The longest that copies of the keys may be kept.
+pub(crate) const MAX_AGE_MAX_SECS: u64 = 86_400;
+/// The longest that an answer's way counts.
+const MARGIN_MAX_SECS: u64 = 10;
 
 /// How long verifiers may keep copies of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +33,10 @@ impl Copies {
     /// When a key that is made public now is known to everybody. A copy is older than its asker
     /// thinks by the time that the answer was on its way, so a little is added.
     pub(crate) fn known_from(self, now: Timestamp) -> Timestamp {
-        let margin = (self.max_age_secs / 10).clamp(1, 10);
+        let margin = (self.max_age_secs / 10).clamp(1, MARGIN_MAX_SECS);
         let known = now.after(Duration::from_secs(self.max_age_secs.saturating_add(margin)));
-        known.max(self.older_until)
+        // What is dated later was written by a clock that was ahead.
+        known.max(self.older_until.min(now.after(COPIES_MAX)))
     }
 }
 
@@ -206,6 +214,21 @@ impl KeySet {
     /// The set with the current key verifying for at least so long after its last signature.
     pub(crate) fn with_life(mut self, secs: u64) -> Self {
         self.life_secs = self.life_secs.max(secs);
+        self
+    }
+
+    /// True if the set was changed by a clock that was ahead of what it is now.
+    pub(crate) fn is_ahead(&self, now: Timestamp) -> bool {
+        self.current.signs_from > now || self.next.published_at > now
+    }
+
+    /// The set as if what is dated later had happened now: else nothing would rotate until then.
+    pub(crate) fn redated(mut self, copies: Copies, now: Timestamp) -> Self {
+        self.current.published_at = self.current.published_at.min(now);
+        self.current.signs_from = self.current.signs_from.min(now);
+        if self.next.published_at > now {
+            (self.next.published_at, self.next.signs_from) = (now, copies.known_from(now));
+        }
         self
     }
 

@@ -8,12 +8,11 @@ use mssm_messages::engine::EngineError;
 use mssm_messages::jwt::{RevokeJti, WriteConfig};
 
 use super::Core;
+use crate::keyset::MAX_AGE_MAX_SECS;
 use crate::record;
 use crate::role::short;
 use crate::token::{JTI_MAX, LEEWAY_MAX_SECS};
 
-/// The longest that copies of the keys may be kept.
-const MAX_AGE_MAX_SECS: u64 = 86_400;
 /// How many revocations are read at a time when they are tidied.
 const PAGE: usize = 256;
 

@@ -217,10 +217,11 @@ impl Core {
         let state = self.mount(mount)?;
         let now = self.clock.now();
         let set = state.key(name)?;
-        if !set.has_ended(now) {
+        if !set.has_ended(now) && !set.is_ahead(now) {
             return Ok(());
         }
-        let (set, mut state) = (KeySet::clone(set).without_ended(now), state.changed());
+        let set = KeySet::clone(set).redated(state.settings.copies, now).without_ended(now);
+        let mut state = state.changed();
         self.put_key(mount, &mut state, set).await?;
         self.install_mount(mount, state).await
     }
@@ -234,7 +235,7 @@ fn due(table: &Table, now: Timestamp) -> Vec<(MountId, KeyName)> {
         for (name, set) in &state.keys {
             let rotates =
                 set.is_ripe(now) && (set.is_due(0, now) || set.settings.rotation_count > 0);
-            if rotates || set.has_ended(now) {
+            if rotates || set.has_ended(now) || set.is_ahead(now) {
                 found.push((*mount, name.clone()));
             }
         }

@@ -301,3 +301,26 @@ async fn settings_that_make_no_sense_are_refused() {
     let warned = rig.write_key("quick", period(120)).await.unwrap().join("");
     assert!(warned.contains("jwks_max_age"), "{warned}");
 }
+
+#[actix::test]
+async fn a_clock_that_was_ahead_holds_up_no_rotation_when_it_is_right_again() {
+    let rig = Rig::plain().await;
+    let begun = now(&rig.clock);
+    rig.clock.advance(secs(400 * 86_400));
+    rig.keep_copies(86_400).await;
+    rig.tick().await;
+    let ahead = rig.kids("k", Standing::Current).await;
+    rig.clock.set(begun.after(secs(10)));
+    rig.tick().await;
+    let copy = rig.copy().await;
+    let rotated = rig.rotate("k").await;
+    // A day, its way, and not the year that the clock was ahead.
+    assert_eq!(rotated.waits_until, Some(begun.after(secs(10 + 86_400 + 10))));
+    rig.clock.advance(secs(86_400 + 10));
+    let token = rig.sign("app").await.unwrap();
+    assert_ne!([token.kid], ahead.as_slice());
+    assert!(copy.verifies(token.token.expose()));
+    rig.clock.advance(secs(2 * 86_400));
+    rig.tick().await;
+    assert_ne!(rig.kids("k", Standing::Current).await, ahead);
+}
