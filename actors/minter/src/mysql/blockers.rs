@@ -4,24 +4,29 @@
 //! long as such a statement lasts. So one login could keep all others from being ended.
 
 use super::errors::NO_SUCH_SESSION;
+use super::facts::OWN_USER;
 use super::marker::genuine;
 use crate::book::Book;
 use crate::dialect::Dialect;
 use crate::pool::Live;
 
-/// Cancels what has been running for longer than one of our sessions has been waiting for a table. Which
+/// A table that is waited for so much longer than anything takes there is held up.
+const PATIENCE_MS: u32 = 500;
+
+/// Cancels what has been running for longer than a session of ours has been waiting for a table. Which
 /// of them it waits for the server does not say; the logins and their sessions stay.
-pub(super) async fn cancel(book: &Book, helper: &Live, waiting: &Live) -> Result<(), String> {
-    if waiting.facts.dialect != Dialect::MariaDb {
+pub(super) async fn cancel(book: &Book, live: &Live) -> Result<(), String> {
+    if live.facts.dialect != Dialect::MariaDb {
         return Ok(());
     }
     let sql = format!(
         "SELECT p.ID, p.USER FROM information_schema.PROCESSLIST p \
-         JOIN information_schema.PROCESSLIST w ON w.ID = {} AND w.STATE = 'Waiting for table level lock' \
-         WHERE p.USER LIKE 'v-%' AND p.COMMAND <> 'Sleep' AND p.TIME_MS > w.TIME_MS",
-        waiting.facts.backend.pid
+         JOIN (SELECT MAX(TIME_MS) waited FROM information_schema.PROCESSLIST \
+         WHERE USER = {OWN_USER} AND STATE = 'Waiting for table level lock') w \
+         ON w.waited > {PATIENCE_MS} AND p.TIME_MS > w.waited \
+         WHERE p.USER LIKE 'v-%' AND p.COMMAND <> 'Sleep'"
     );
-    let rows = helper.run(&sql).await.map_err(|error| error.public())?;
+    let rows = live.run(&sql).await.map_err(|error| error.public())?;
     let running: Vec<(String, String)> = rows
         .into_iter()
         .filter_map(|row| {
@@ -33,7 +38,7 @@ pub(super) async fn cancel(book: &Book, helper: &Live, waiting: &Live) -> Result
     let ours = genuine(book.barrier.keys(), cluster, running.iter().map(|(_, user)| user.as_str()));
     let ours = ours.await.map_err(|_| "the server is sealed".to_owned())?;
     for (id, _) in running.iter().filter(|(_, user)| ours.contains(user.as_str())) {
-        match helper.run(&format!("KILL QUERY {id}")).await {
+        match live.run(&format!("KILL QUERY {id}")).await {
             Ok(_) => tracing::warn!(
                 "a statement of a login that held up the end of others was cancelled"
             ),

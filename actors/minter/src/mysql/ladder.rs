@@ -17,7 +17,7 @@ use super::quote::{account, literals};
 use super::survey::check_place;
 use crate::book::{Book, Target};
 use crate::dialect::Dialect;
-use crate::engine::DbError;
+use crate::engine::{DbError, Row};
 use crate::ladder::{Case, Verdicts};
 use crate::pool::Live;
 
@@ -92,7 +92,7 @@ impl Climb<'_> {
     async fn find(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> Result<Vec<Found>, String> {
         let names = literals(cases.iter().map(Case::login));
         let sql = format!("SELECT User, Host FROM mysql.user WHERE User IN ({names})");
-        let rows = self.session.run(&sql).await.map_err(|error| error.public())?;
+        let rows = self.look(&sql).await?;
         let mut accounts: HashMap<String, Vec<String>> = HashMap::new();
         for row in rows {
             let mut fields = row.into_iter().map(Option::unwrap_or_default);
@@ -117,6 +117,19 @@ impl Climb<'_> {
             }
         }
         Ok(there)
+    }
+
+    /// Asks of the tables of users; again after whoever held that up has been cancelled.
+    async fn look(&self, sql: &str) -> Result<Vec<Row>, String> {
+        for _ in 1..TRIES {
+            match self.session.run(sql).await {
+                Err(error) if error.code() == LOCK_TIMEOUT => {
+                    cancel(self.book, self.session).await?;
+                }
+                said => return said.map_err(|error| error.public()),
+            }
+        }
+        self.session.run(sql).await.map_err(|error| error.public())
     }
 
     /// Accounts that bear the markers of logins that are not there, where the server holds markers.
@@ -194,7 +207,7 @@ impl Climb<'_> {
             if let Err(why) = end(&helper, &sessions_of(logins)).await {
                 tracing::warn!(why, "sessions of a login that blocks go on");
             }
-            if let Err(why) = cancel(self.book, &helper, self.session).await {
+            if let Err(why) = cancel(self.book, &helper).await {
                 tracing::warn!(why, "a statement that blocks goes on");
             }
             tokio::time::sleep(PATIENCE).await;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::blockers::cancel;
 use super::locks::end;
 use super::marker::genuine;
 use super::quote::literals;
@@ -14,6 +15,7 @@ pub(crate) async fn sweep(book: &Book, target: &Target) -> Result<usize, String>
     const LOGINS: &str = "SELECT DISTINCT USER FROM information_schema.PROCESSLIST \
          WHERE USER LIKE 'v-%' AND ID <> CONNECTION_ID()";
     let session = target.revoke.lend().await.map_err(|error| error.public())?;
+    cancel(book, &session).await?;
     let names = session.run(LOGINS).await.map_err(|error| error.public())?;
     let names: Vec<String> = names.into_iter().flatten().flatten().collect();
     let cluster = book.cluster().map_err(|error| error.to_string())?;

@@ -30,6 +30,10 @@ impl State {
         if nothing.iter().any(|beginning| sql.starts_with(beginning)) {
             return Ok(Vec::new());
         }
+        // Nobody poses as a server here, and no statement holds up another.
+        if sql.starts_with("SELECT DISTINCT p.ID") || sql.starts_with("SELECT p.ID, p.USER") {
+            return Ok(Vec::new());
+        }
         if sql.contains("IS_USED_LOCK") {
             return Ok(self.held(id, sql));
         }

@@ -132,20 +132,32 @@ async fn a_login_that_reads_the_tables_of_users_holds_up_no_others_end() {
     let (rig, _) = rig(&server).await;
     rig.role("app", &[CREATE]).await.unwrap();
     rig.role("reader", &[CREATE, "GRANT SELECT ON *.* TO '{{name}}'@'%'"]).await.unwrap();
-    let (login, reader) = (rig.mint("app").await.unwrap(), rig.mint("reader").await.unwrap());
-    let mut session = server.connect(&reader.username, &reader.password).await.unwrap();
-    let reading = actix_rt::spawn(async move {
-        let _ = session.try_run("SELECT SLEEP(1000) FROM mysql.global_priv").await;
-        session
-    });
+    let logins = [rig.mint("app").await.unwrap(), rig.mint("app").await.unwrap()];
+    let reader = rig.mint("reader").await.unwrap();
     let mut admin = server.admin().await;
-    let reads = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'";
-    while admin.run(reads).await.is_empty() {
-        tokio::task::yield_now().await;
+    for (login, minting) in logins.iter().zip([false, true]) {
+        let mut session = server.connect(&reader.username, &reader.password).await.unwrap();
+        let reading = actix_rt::spawn(async move {
+            let _ = session.try_run("SELECT SLEEP(1000) FROM mysql.global_priv").await;
+            session
+        });
+        let in_state = |state: &str| {
+            format!("SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = '{state}'")
+        };
+        while admin.run(&in_state("User sleep")).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // Behind somebody who waits to write, not even a look comes through.
+        let mint = async { if minting { Some(rig.mint("app").await.unwrap()) } else { None } };
+        let revoke = async {
+            while minting && admin.run(&in_state("Waiting for table level lock")).await.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(rig.revoke(login).await, Outcome::Gone);
+        };
+        tokio::join!(mint, revoke);
+        reading.await.unwrap().run("SELECT 1").await;
     }
-    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
-    let mut session = reading.await.unwrap();
-    session.run("SELECT 1").await;
     assert_eq!(rig.revoke(&reader).await, Outcome::Gone);
 }
 
