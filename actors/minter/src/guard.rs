@@ -7,23 +7,25 @@
 //! changes no password; where it cannot be seen who has the lock, only what compares stands back.
 //! Behind a pooler that shares sessions there is no lock to have, and nothing is made.
 
+mod badge;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mssm_domain::{BootId, ClusterId, Random, generate_base62};
+use mssm_domain::{ClusterId, Random, generate_base62};
 use mssm_messages::engine::EngineError;
 use mssm_messages::failpoint;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use self::badge::BEATING;
 use crate::book::{Book, Target};
 use crate::engine::DbError;
 use crate::mysql;
 use crate::pool::Live;
 use crate::quote::literal;
-use crate::spec::{cluster_prefix, run_prefix};
 
 /// How often who has the lock says so.
 const BEAT: Duration = Duration::from_secs(10);
@@ -38,8 +40,7 @@ const TRIES: u32 = 20;
 const TRIES_UNKNOWN: u32 = 3;
 /// See [`TRIES`].
 const PAUSE: Duration = Duration::from_millis(50);
-/// A server whose machine is gone loses its session, and the lock, after a minute; and who has not
-/// said anything for that long holds nobody back.
+/// A server whose machine is gone loses its session, and the lock, after a minute.
 const SETTINGS: &str = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
      SET tcp_keepalives_count = 3";
 /// Why nothing is made behind a pooler, for connections and whoever uses them.
@@ -49,16 +50,14 @@ pub(crate) const SHARED: &str = "the connection leads through a pooler that give
 /// How often two sessions are compared: others may be using the pooler meanwhile.
 const PROBES: u32 = 5;
 const PROBE_LEN: usize = 16;
-/// What who has the lock says; read again by the others.
-const BEATING: &str = "SELECT 'mssm guard'";
 
 /// Whose the lock is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Ours.
     Ours,
-    /// A living server of the same cluster.
-    Others,
+    /// A living server's of the same cluster; says which.
+    Others(String),
     /// Somebody's of whom nothing is known.
     Unknown,
     /// Nobody's: what is between us and the server gives one session to many.
@@ -67,24 +66,24 @@ pub(crate) enum Standing {
 
 impl Standing {
     /// Why nothing is made or ended here, if so.
-    pub(crate) fn refusal(&self) -> Option<&'static str> {
+    pub(crate) fn refusal(&self) -> Option<String> {
         match self {
             Self::Ours | Self::Unknown => None,
-            Self::Pooled => Some(SHARED),
-            Self::Others => Some(
-                "another server with the same cluster id is at work on this database: this one neither \
-                 makes, renews nor ends logins there, nor changes passwords",
-            ),
+            Self::Pooled => Some(SHARED.to_owned()),
+            Self::Others(which) => Some(format!(
+                "another server with the same cluster id is at work on this database server ({which}): this \
+                 one neither makes, renews nor ends logins there, nor changes passwords"
+            )),
         }
     }
 
     /// Why nothing is done about differences, if so.
-    pub(crate) fn holds_back(&self) -> Option<&'static str> {
+    pub(crate) fn holds_back(&self) -> Option<String> {
+        const UNKNOWN: &str =
+            "the advisory lock of this cluster is held by a session that is not known to be ours";
         match self {
-            Self::Unknown => Some(
-                "the advisory lock of this cluster is held by a session that is not known to be ours",
-            ),
-            Self::Ours | Self::Others | Self::Pooled => self.refusal(),
+            Self::Unknown => Some(UNKNOWN.to_owned()),
+            Self::Ours | Self::Others(_) | Self::Pooled => self.refusal(),
         }
     }
 }
@@ -110,9 +109,8 @@ impl Guard {
             return Ok(standing);
         }
         self.held.take();
-        let sealed = |_| DbError::Unreachable("the server is sealed".to_owned());
         let cluster = book.cluster().map_err(sealed)?;
-        let standing = self.take(target, cluster, book.boot, book.random.as_ref()).await?;
+        let standing = self.take(book, target, cluster).await?;
         self.seen.replace(Some((standing.clone(), Instant::now())));
         Ok(standing)
     }
@@ -124,7 +122,7 @@ impl Guard {
         let believed = match &*held {
             // While it is being asked it cannot be asked anything else.
             Some(live) => self.beating.get() || live.is_usable(),
-            None if *standing == Standing::Others => at.elapsed() < OTHERS,
+            None if matches!(standing, Standing::Others(_)) => at.elapsed() < OTHERS,
             None => at.elapsed() < ELSEWHERE,
         };
         believed.then(|| standing.clone())
@@ -132,44 +130,36 @@ impl Guard {
 
     async fn take(
         &self,
+        book: &Book,
         target: &Target,
         cluster: ClusterId,
-        boot: BootId,
-        random: &dyn Random,
     ) -> Result<Standing, DbError> {
         failpoint::here("guard.before_session");
         let live = target.revoke.open().await?;
         let postgres = live.facts.dialect.is_postgres();
-        if postgres && is_shared(&live, &target.revoke.open().await?, random).await? {
+        if postgres && is_shared(&live, &target.revoke.open().await?, book.random.as_ref()).await? {
             return Ok(Standing::Pooled);
         }
-        let (settings, take, taken) = if postgres {
-            (SETTINGS, format!("SELECT pg_try_advisory_lock({})", key(cluster)), "t")
+        if postgres {
+            live.run(SETTINGS).await?;
+            badge::wear(book, cluster, &live).await?;
         } else {
-            (mysql::locks::GUARD_SETTINGS, mysql::locks::take_guard(cluster), "1")
-        };
-        live.run(settings).await?;
+            live.run(mysql::locks::GUARD_SETTINGS).await?;
+        }
         let mut standing = Standing::Unknown;
         for tried in 1..=TRIES {
-            failpoint::here("guard.before_lock");
-            let rows = live.run(&take).await?;
-            failpoint::here("guard.after_lock");
-            let said = rows.first().and_then(|row| row.first().cloned().flatten());
-            if said.as_deref() == Some(taken) {
-                live.run(BEATING).await?;
-                failpoint::here("guard.said");
-                self.held.replace(Some(Rc::new(live)));
-                return Ok(Standing::Ours);
-            }
-            standing = if postgres {
-                holder(&live, key(cluster), cluster, boot).await?
-            } else {
-                mysql::locks::guard_holder(&live, cluster, boot).await?
-            };
+            let taken = try_lock(cluster, &live).await?;
+            standing = who_has_it(book, cluster, &live, taken).await?;
             match standing {
+                Standing::Ours if taken => {
+                    live.run(BEATING).await?;
+                    failpoint::here("guard.said");
+                    self.held.replace(Some(Rc::new(live)));
+                    break;
+                }
                 Standing::Ours => break,
                 Standing::Unknown if tried >= TRIES_UNKNOWN => break,
-                Standing::Unknown | Standing::Others | Standing::Pooled => {}
+                Standing::Unknown | Standing::Others(_) | Standing::Pooled => {}
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -177,18 +167,69 @@ impl Guard {
     }
 
     /// Says that we have the lock, if we do.
-    async fn beat(&self) {
+    async fn beat(&self, book: &Book) {
         let Some(live) = self.held.borrow().clone() else { return };
         if self.beating.replace(true) {
             return;
         }
         failpoint::here("guard.before_beat");
-        if live.run(BEATING).await.is_err() {
+        if say(book, &live).await.is_err() {
             self.held.take();
         }
         failpoint::here("guard.after_beat");
         self.beating.set(false);
     }
+}
+
+async fn say(book: &Book, live: &Live) -> Result<(), DbError> {
+    if live.facts.dialect.is_postgres() {
+        badge::wear(book, book.cluster().map_err(sealed)?, live).await?;
+    }
+    live.run(BEATING).await.map(|_| ())
+}
+
+fn sealed<E>(_: E) -> DbError {
+    DbError::Unreachable("the server is sealed".to_owned())
+}
+
+async fn try_lock(cluster: ClusterId, live: &Live) -> Result<bool, DbError> {
+    let (take, taken) = if live.facts.dialect.is_postgres() {
+        (format!("SELECT pg_try_advisory_lock({})", key(cluster)), "t")
+    } else {
+        (mysql::locks::take_guard(cluster), "1")
+    };
+    failpoint::here("guard.before_lock");
+    let rows = live.run(&take).await?;
+    failpoint::here("guard.after_lock");
+    let said = rows.first().and_then(|row| row.first().cloned().flatten());
+    Ok(said.as_deref() == Some(taken))
+}
+
+/// Whose it is. `Ours` and not taken now: another connection of ours to the same database has it.
+///
+/// PostgreSQL's locks are a database's: who has this one in another database of the server is at work
+/// there too, and came first.
+async fn who_has_it(
+    book: &Book,
+    cluster: ClusterId,
+    live: &Live,
+    taken: bool,
+) -> Result<Standing, DbError> {
+    if !live.facts.dialect.is_postgres() {
+        if taken {
+            return Ok(Standing::Ours);
+        }
+        return mysql::locks::guard_holder(live, cluster, book.boot).await;
+    }
+    let holders = badge::holders(book, cluster, live, key(cluster)).await?;
+    let ours = taken || holders.iter().any(|holder| holder.here && holder.ours);
+    if let Some(which) = holders.into_iter().find_map(|holder| holder.others) {
+        if taken {
+            live.run(&format!("SELECT pg_advisory_unlock({})", key(cluster))).await?;
+        }
+        return Ok(Standing::Others(which));
+    }
+    Ok(if ours { Standing::Ours } else { Standing::Unknown })
 }
 
 /// An error where another server is at work, or where it cannot be known whose a session is.
@@ -206,7 +247,7 @@ async fn allow_unless(book: &Book, target: &Target, ending: bool) -> Result<(), 
     let standing = standing.map_err(|error| EngineError::Unavailable(error.public()))?;
     match standing.refusal() {
         Some(_) if ending && standing == Standing::Pooled => Ok(()),
-        Some(why) => Err(EngineError::Unavailable(why.to_owned())),
+        Some(why) => Err(EngineError::Unavailable(why)),
         None => Ok(()),
     }
 }
@@ -242,39 +283,6 @@ fn key(cluster: ClusterId) -> i64 {
     i64::from_ne_bytes(cluster.uuid().as_u64_pair().0.to_ne_bytes())
 }
 
-/// Who has the lock. `Ours` is another connection of ours to the same database.
-///
-/// Anybody who may connect can take it, call itself what it likes and run the same words, a login that is
-/// to be ended among them. So only who is logged in as our own user is believed.
-async fn holder(
-    live: &Live,
-    key: i64,
-    cluster: ClusterId,
-    boot: BootId,
-) -> Result<Standing, DbError> {
-    let (all, own) = (literal(&cluster_prefix(cluster)), literal(&run_prefix(cluster, boot)));
-    let sql = format!(
-        "SELECT coalesce(bool_or(starts_with(a.application_name, {own})), false), \
-         coalesce(bool_or(starts_with(a.application_name, {all}) AND a.query = {} \
-         AND a.query_start > clock_timestamp() - interval '1 minute'), false) \
-         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.usename = session_user \
-         JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
-         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-         AND ((l.classid::bigint << 32) | l.objid::bigint) = {key}",
-        literal(BEATING)
-    );
-    let rows = live.run(&sql).await?;
-    let says = |index: usize| {
-        let row = rows.first().and_then(|row| row.get(index).cloned().flatten());
-        row.as_deref() == Some("t")
-    };
-    Ok(match (says(0), says(1)) {
-        (true, _) => Standing::Ours,
-        (false, true) => Standing::Others,
-        (false, false) => Standing::Unknown,
-    })
-}
-
 /// Has every connection in use say that it has its lock; called every second.
 pub(crate) fn beat(book: &Rc<Book>) {
     let targets = book.targets();
@@ -282,6 +290,7 @@ pub(crate) fn beat(book: &Rc<Book>) {
         return;
     }
     for target in targets {
-        actix_rt::spawn(async move { target.guard.beat().await });
+        let book = Rc::clone(book);
+        actix_rt::spawn(async move { target.guard.beat(&book).await });
     }
 }

@@ -67,7 +67,11 @@ pub(crate) async fn macs(
     fingerprints(keys, logins.iter().map(text).collect()).await
 }
 
-async fn fingerprints(keys: &KeysPort, texts: Vec<String>) -> Result<Vec<String>, KeyError> {
+/// Keyed hashes of texts, in order: whoever has the cluster's keys can make them, and nobody else.
+pub(crate) async fn fingerprints(
+    keys: &KeysPort,
+    texts: Vec<String>,
+) -> Result<Vec<String>, KeyError> {
     let count = texts.len();
     let items = texts.into_iter().map(|text| SecretBytes::new(text.into_bytes())).collect();
     let made = keys.fingerprint(Fingerprint { purpose: Purpose::Marker, items }).await?;

@@ -362,7 +362,7 @@ impl Session for FakeDatabase {
             Ok(vec![row(&[now.to_string().as_str()])])
         } else if sql.contains("pg_try_advisory_lock") {
             Ok(vec![row(&["t"])])
-        } else if ["tcp_keepalives", "mssm guard", "mssm.session"]
+        } else if ["tcp_keepalives", "mssm guard", "mssm:guard", "mssm.session"]
             .iter()
             .any(|one| sql.contains(one))
         {

@@ -137,14 +137,14 @@ pub(crate) async fn guard_holder(
     );
     let rows = live.run(&sql).await?;
     let field = |index: usize| rows.first().and_then(|row| row.get(index)?.as_deref());
-    match (field(0), field(1)) {
+    let holder = match (field(0), field(1)) {
         (None, _) => return Ok(Standing::Unknown),
         (Some(_), Some("1")) => return Ok(Standing::Ours),
-        (Some(_), _) => {}
-    }
+        (Some(id), _) => format!("session {id}"),
+    };
     let posing = posing(std::iter::once(guard_name(cluster)));
     if live.run(&posing).await?.is_empty() {
-        return Ok(Standing::Others);
+        return Ok(Standing::Others(holder));
     }
     if let Err(why) = end(live, &posing).await {
         tracing::warn!(why, "a session that poses as another server goes on");

@@ -57,7 +57,7 @@ pub(super) async fn compare(
         return Err(Trouble::Here(text.to_owned()));
     }
     let standing = target.guard.check(book, &target).await.map_err(words)?;
-    let held_back = standing.holds_back().or(held).map(str::to_owned);
+    let held_back = standing.holds_back().or_else(|| held.map(str::to_owned));
     let acts = !dry_run && held_back.is_none();
     let mut comparing = Comparing { book, cluster, target, session, report, acts };
     comparing.all().await?;

@@ -6,6 +6,7 @@ use mssm_messages::minter::RolePatch;
 use mssm_testkit::TestPostgres;
 
 use super::estate::{Admin, Estate};
+use super::guarding::copy;
 use super::revoking::rig;
 use crate::spec::cluster_prefix;
 use crate::testing::{CREATE, patch};
@@ -40,6 +41,29 @@ async fn a_login_that_poses_as_another_server_keeps_nobody_from_ending_it() {
         session.batch_execute("SELECT 'mssm guard'").await.unwrap();
     }
     assert_eq!(rig.revoke(&login).await, Outcome::Gone);
+    session.batch_execute("SELECT 1").await.unwrap_err();
+}
+
+/// Everybody sees what who has the lock calls itself.
+#[actix_rt::test]
+async fn a_login_that_calls_itself_what_another_server_did_keeps_nobody_from_ending_it() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let login = rig.mint("app").await.unwrap();
+    let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
+    let read = "SELECT a.application_name, l.classid, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+         JOIN pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' AND d.datname = $1";
+    let row = session.query_one(read, &[&database.name]).await.unwrap();
+    let (badge, high, low): (String, u32, u32) = (row.get(0), row.get(1), row.get(2));
+    assert!(badge.starts_with("mssm:guard:"), "{badge}");
+    rig.close().await;
+    let pose = format!(
+        "SET application_name = '{badge}'; SELECT pg_advisory_lock({high}::bigint << 32 | {low}::bigint)"
+    );
+    session.batch_execute(&pose).await.unwrap();
+    let next = copy(&rig).await;
+    next.mint("app").await.unwrap();
+    assert_eq!(next.revoke(&login).await, Outcome::Gone);
     session.batch_execute("SELECT 1").await.unwrap_err();
 }
 

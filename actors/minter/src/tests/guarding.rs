@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use mssm_messages::engine::EngineError;
+use mssm_messages::engine::{EngineError, Outcome};
+use mssm_messages::minter::ConnectionPatch;
+use mssm_messages::reconcile::Reconcile;
 
 use super::rotation::{FIRST, Place};
 use super::statics::fixed;
-use crate::testing::Rig;
+use crate::testing::{Rig, patch};
 
 /// A second server on a copy of the store.
-async fn copy(rig: &Rig) -> Rig {
+pub(super) async fn copy(rig: &Rig) -> Rig {
     let mut copy = Rig::real_over(rig.seed + 1, &rig.store.copy());
     copy.cluster = rig.cluster;
     copy.open().await
@@ -52,6 +54,41 @@ async fn beside_a_living_server_another_makes_renews_and_ends_nothing_and_change
     tokio::time::timeout(Duration::from_secs(20), may).await.unwrap();
     assert!(!place.accepts(&place.user, FIRST).await);
     beside.extend(&login, Duration::from_hours(1)).await.unwrap();
+}
+
+/// A copy of the store may have come with another user, or leads to another database of the server.
+#[actix_rt::test]
+async fn beside_a_living_server_a_copy_that_logs_in_as_somebody_else_or_elsewhere_does_nothing() {
+    let place = Place::new().await;
+    let rig = place.rig(place.as_user()).await;
+    let login = rig.mint("app").await.unwrap();
+    let other = format!("{}_other", place.user);
+    place.sql(&format!("CREATE ROLE {other} LOGIN CREATEROLE PASSWORD '{FIRST}'")).await;
+    let elsewhere = place.postgres.fresh_database().await;
+    for (user, database) in [(&other, &place.database.name), (&place.user, &elsewhere.name)] {
+        let beside = copy(&rig).await;
+        let as_somebody = ConnectionPatch {
+            username: Some(user.clone()),
+            ..ConnectionPatch {
+                password: place.as_user().password,
+                ..patch(place.postgres, database)
+            }
+        };
+        beside.connect(as_somebody).await.unwrap();
+        let minted = beside.mint("app").await.map_err(|error| error.error);
+        stands_back(minted.map(|login| login.username));
+        stands_back(beside.extend(&login, Duration::from_hours(1)).await);
+        stands_back(beside.revoke_all(&[&login], None).await);
+        stands_back(beside.rotate_root().await);
+        let all = Reconcile { mount: None, connection: None, dry_run: false, confirm: false };
+        let told = beside.minter.send(all).await.unwrap().unwrap().remove(0);
+        let named = format!("logged in as \"{}\" to \"{}\"", place.user, place.database.name);
+        assert!(told.held_back.as_ref().is_some_and(|why| why.contains(&named)), "{told:?}");
+        assert!(place.accepts(&login.username, &login.password).await);
+    }
+    rig.extend(&login, Duration::from_hours(1)).await.unwrap();
+    rig.mint("app").await.unwrap();
+    assert_eq!(rig.revoke(&login).await, Outcome::Gone);
 }
 
 #[actix_rt::test]

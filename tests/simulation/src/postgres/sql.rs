@@ -24,12 +24,19 @@ impl State {
             }
             return Ok(vec![row(&[if self.lock == Some(pid) { "t" } else { "f" }])]);
         }
-        if sql.starts_with("SELECT coalesce(bool_or(starts_with") {
-            let own = between(sql, "starts_with(a.application_name, '", "'").unwrap_or_default();
+        if sql.starts_with("SELECT usesysid, extract") {
+            return Ok(vec![row(&["10", "0"])]);
+        }
+        if let Some(name) = between(sql, "SET application_name = '", "'") {
+            if let Some(backend) = self.backends.get_mut(&pid) {
+                name.clone_into(&mut backend.what);
+            }
+            return Ok(Vec::new());
+        }
+        if sql.starts_with("SELECT d.datname = current_database()") {
             let holder = self.lock.and_then(|holder| self.backends.get(&holder));
-            let says = |yes| if yes { "t" } else { "f" };
-            let ours = holder.is_some_and(|holder| holder.what.starts_with(own));
-            return Ok(vec![row(&[says(ours), says(holder.is_some() && !ours)])]);
+            let told = |holder: &End<String>| row(&["t", "f", "10", "0", &holder.what, "another"]);
+            return Ok(holder.map(told).into_iter().collect());
         }
         if sql == "SELECT 'role', pg_is_in_recovery()" {
             return Ok(vec![row(&["role", "f"])]);
