@@ -201,6 +201,7 @@ mod tests {
         );
         let verifier = CheckpointVerifier::parse(public).unwrap();
         assert_eq!(verifier, key.verifier());
+        assert_eq!(verifier.public(), key.public());
         assert_eq!(verifier.verify(&[0x72], &signature), Ok(()));
         assert!(verifier.verify(&[0x73], &signature).is_err());
         assert!(verifier.verify(&[0x72], &signature[1..]).is_err());

@@ -55,3 +55,16 @@ impl fmt::Debug for Key32 {
         f.write_str("Key32(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_32_bytes_and_prints_none_of_them() {
+        let key = Key32::copy_of(b"0123456789abcdef0123456789abcdef").unwrap();
+        assert_eq!(key.expose(), b"0123456789abcdef0123456789abcdef");
+        assert_eq!(format!("{key:?}"), "Key32(..)");
+        assert!(Key32::copy_of(&[0; 31]).is_none() && Key32::copy_of(&[0; 33]).is_none());
+    }
+}

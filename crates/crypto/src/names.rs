@@ -213,8 +213,17 @@ mod tests {
         let mut names = key();
         for index in 0..Folders::MAX * 3 {
             names.hide(&RecordPath::new(&["a", &index.to_string(), "x"])).unwrap();
+            assert_eq!(names.folders.0.len(), index % Folders::MAX + 1);
         }
-        assert!(names.folders.0.len() <= Folders::MAX);
+    }
+
+    #[test]
+    fn what_is_set_aside_for_a_name_is_enough_and_not_much_more() {
+        for path in ["a", "a/bb", "a/bb/ccc", "kv/data/a/long/path/of/many/segments"] {
+            let hidden = key().hide(&RecordPath::new(&[path])).unwrap().as_bytes().len();
+            let slashes = path.split('/').count() - 1;
+            assert_eq!(key_len(path), hidden + slashes, "{path}");
+        }
     }
 
     fn path() -> impl Strategy<Value = String> {

@@ -238,6 +238,22 @@ mod tests {
         assert_eq!(proof(6), [ef, last, abcd]);
     }
 
+    #[test]
+    fn only_a_beginning_that_is_not_past_yet_can_be_proved() {
+        let begins = |size| Prover::of_size(tree(5), size).is_some();
+        assert_eq!([0, 1, 4, 5, 6].map(begins), [false, false, false, true, true]);
+        assert!(Prover::of_size(Tree::default(), 0).is_none());
+    }
+
+    #[test]
+    fn nothing_and_more_than_all_are_no_beginnings() {
+        let root = tree(4).root();
+        assert!(!extends((0, &root), (4, &root), &[]));
+        assert!(!extends((8, &root), (4, &root), &[]));
+        assert!(extends((4, &root), (4, &root), &[]));
+        assert!(!extends((4, &root), (4, &root), &[root]));
+    }
+
     proptest! {
         /// A proof that was collected from any start on convinces, and of nothing else.
         #[test]

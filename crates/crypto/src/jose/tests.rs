@@ -98,6 +98,14 @@ fn every_kind_of_key_survives_the_store_and_its_signatures_fit() {
 }
 
 #[test]
+fn an_rsa_key_has_the_size_that_was_asked_for() {
+    for bits in [2048, 3072, 4096] {
+        let key = SigningKey::generate(Algorithm::Ps256, bits).unwrap();
+        assert_eq!(key.public().unwrap().rsa_bits(), bits);
+    }
+}
+
+#[test]
 fn a_signature_of_one_rsa_padding_is_none_of_the_other() {
     let key = SigningKey::generate(Algorithm::Rs256, 2048).unwrap();
     let signature = key.sign(b"m").unwrap();

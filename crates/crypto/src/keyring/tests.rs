@@ -52,7 +52,22 @@ fn rotation_leaves_purposes_alone_and_no_two_share_a_key() {
 }
 
 #[test]
+fn every_term_is_told_oldest_first_and_a_keyring_has_room_for_65535() {
+    let mut keyring = keyring(1, 2);
+    let told: Vec<Term> = keyring.terms().map(|info| info.term).collect();
+    assert_eq!(told, [1, 2, 3].map(Term::new));
+    assert!(keyring.terms().all(|info| info.installed_at == NOW && info.seals == 0));
+    let random = Seeded::new(3);
+    for _ in 3..65_535 {
+        keyring.rotate(NOW, &random).unwrap();
+    }
+    assert_eq!(keyring.rotate(NOW, &random), Err(KeyringError::Full));
+    assert_eq!(keyring.terms().count(), 65_535);
+}
+
+#[test]
 fn a_new_term_is_due_before_the_bound() {
+    assert_eq!(Keyring::SEALS_MAX - Keyring::SEALS_RESERVE, 4_026_531_840);
     let mut keyring = keyring(1, 1);
     let limit = Keyring::SEALS_MAX - Keyring::SEALS_RESERVE;
     keyring.count(Term::FIRST, Keyring::SEALS_MAX);
