@@ -202,8 +202,9 @@ fn a_grant_on_all_tables_is_warned_of_and_privileges_need_a_word() {
 }
 
 #[test]
-fn logins_that_may_become_the_owner_of_the_connections_database_are_warned_of() {
-    let database = Database::shared();
+fn logins_that_may_shut_the_connections_database_are_warned_of_and_refused_where_it_is_the_only_way_in()
+ {
+    let database = Database::private();
     let (_server, root) = open(&database);
     let owner = format!("{}_keeper", database.name);
     database
@@ -212,6 +213,14 @@ fn logins_that_may_become_the_owner_of_the_connections_database_are_warned_of() 
     let answer = root.post("db/roles/app", role(&[CREATE, &join])).expect(200);
     assert!(answer.text.contains("owns the connection's database"), "{}", answer.text);
     root.post("db/roles/plain", role(&[CREATE])).expect(204);
+    database.sql(&format!(
+        "ALTER DATABASE postgres OWNER TO {owner}; ALTER DATABASE template1 OWNER TO {owner}"
+    ));
+    let why = "which owns the connection's database";
+    root.post("db/roles/app", role(&[CREATE, &join])).refused(400, why);
+    let mut body = role(&[CREATE, &join]);
+    body["allow_privileged"] = json!(true);
+    root.post("db/roles/app", body).expect(200);
 }
 
 #[test]

@@ -61,6 +61,12 @@ impl DbError {
         matches!(self.code(), "28P01" | mysql::errors::ACCESS_DENIED)
     }
 
+    /// True if another database of a PostgreSQL server may let us in where this one does not: what is wrong is not
+    /// who we are (class 28), nor that the server starts or stops.
+    pub(crate) fn is_of_the_database(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if !refusal.code.starts_with("28") && refusal.code != "57P03")
+    }
+
     /// True for collisions with others' work that may go well the next time.
     ///
     /// `XX000` is "tuple concurrently updated"; then deadlock and serialisation, of both kinds of server.

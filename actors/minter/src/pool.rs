@@ -13,10 +13,12 @@ use tokio::time::Instant;
 use crate::dialect::Dialect;
 use crate::engine::{DbError, Dialer, Row, Session};
 use crate::mysql;
-use crate::spec::{Place, Spec};
+use crate::spec::{Lane, Place, Spec};
 
 /// How long a caller waits for a free session, or for a new one to open.
 const WAIT: Duration = Duration::from_secs(5);
+/// By way of which databases logins are ended where the connection's own lets nobody in.
+pub(crate) const DETOURS: [&str; 2] = ["postgres", "template1"];
 /// How old a look at the database's clock may be.
 const CLOCK_AGE: Duration = Duration::from_mins(1);
 /// Clocks that differ by more are worth a word to the operator.
@@ -78,6 +80,8 @@ impl Facts {
 pub(crate) struct Live {
     session: Box<dyn Session>,
     pub(crate) facts: Facts,
+    /// True if the connection's own database lets nobody in, and this is another of its server.
+    pub(crate) detour: bool,
 }
 
 impl Live {
@@ -96,7 +100,7 @@ impl Live {
             }
         };
         facts.skew_ms = measure_skew_ms(session.as_ref(), facts.dialect, clock).await?;
-        Ok(Self { session, facts })
+        Ok(Self { session, facts, detour: false })
     }
 
     async fn ask(session: &dyn Session) -> Result<Facts, DbError> {
@@ -165,6 +169,35 @@ pub(crate) struct Opener {
     dialer: Arc<dyn Dialer>,
     spec: Spec,
     clock: Arc<dyn Clock>,
+    lane: Lane,
+}
+
+impl Opener {
+    /// Opens a session in the connection's own database. What ends logins goes by way of another if that one is
+    /// gone or lets nobody in: its owner decides that, whom a login may be a member of.
+    async fn open(&self) -> Result<Live, DbError> {
+        let ends = self.lane == Lane::Revoke && matches!(self.spec.place, Place::Postgres(_));
+        if !ends {
+            return self.open_in(None).await;
+        }
+        let error = match self.open_in(None).await {
+            Err(error) if error.is_of_the_database() => error,
+            tried => return tried,
+        };
+        for database in DETOURS {
+            if let Ok(live) = self.open_in(Some(database)).await {
+                let why = error.public();
+                tracing::warn!(why, database, "logins are ended by way of another database");
+                return Ok(Live { detour: true, ..live });
+            }
+        }
+        Err(error)
+    }
+
+    async fn open_in(&self, database: Option<&str>) -> Result<Live, DbError> {
+        let opening = Live::open(self.dialer.as_ref(), &self.spec, database, self.clock.as_ref());
+        Box::pin(opening).await
+    }
 }
 
 impl Manager for Opener {
@@ -172,12 +205,15 @@ impl Manager for Opener {
     type Error = DbError;
 
     async fn create(&self) -> Result<Live, DbError> {
-        Live::open(self.dialer.as_ref(), &self.spec, None, self.clock.as_ref()).await
+        self.open().await
     }
 
     async fn recycle(&self, live: &mut Live, _metrics: &Metrics) -> RecycleResult<DbError> {
         if !live.session.is_usable() {
             return Err(RecycleError::message("the session has ended"));
+        }
+        if live.detour {
+            return Err(RecycleError::message("the connection's own database may be open again"));
         }
         if !live.facts.dialect.is_postgres() {
             // Nobody hears of the end of a session there until it is used.
@@ -207,9 +243,9 @@ impl Sessions {
         dialer: Arc<dyn Dialer>,
         spec: Spec,
         clock: Arc<dyn Clock>,
-        bound: usize,
+        (lane, bound): (Lane, usize),
     ) -> Result<Self, String> {
-        let pool = Pool::builder(Opener { dialer, spec, clock })
+        let pool = Pool::builder(Opener { dialer, spec, clock, lane })
             .max_size(bound)
             .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(WAIT))
@@ -234,9 +270,7 @@ impl Sessions {
 
     /// Opens a session outside the pool, in another database of the same server.
     pub(crate) async fn visit(&self, database: &str) -> Result<Live, DbError> {
-        let opener = self.pool.manager();
-        let Opener { dialer, spec, clock } = opener;
-        Live::open(dialer.as_ref(), spec, Some(database), clock.as_ref()).await
+        self.pool.manager().open_in(Some(database)).await
     }
 
     /// Logs in as somebody else, as an application would, and out again.
@@ -249,8 +283,7 @@ impl Sessions {
 
     /// Opens a session outside the pool.
     pub(crate) async fn open(&self) -> Result<Live, DbError> {
-        let Opener { dialer, spec, clock } = self.pool.manager();
-        Live::open(dialer.as_ref(), spec, None, clock.as_ref()).await
+        self.pool.manager().open().await
     }
 
     /// Closes every session; those lent close when they come back.

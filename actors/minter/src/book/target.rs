@@ -39,7 +39,7 @@ impl Target {
     ) -> Result<Self, EngineError> {
         let lane = |lane, bound| {
             let spec = Spec::new(&record, &application_name(cluster, book.boot, lane), lane)?;
-            Sessions::new(Arc::clone(&book.dialer), spec, Arc::clone(&book.clock), bound)
+            Sessions::new(Arc::clone(&book.dialer), spec, Arc::clone(&book.clock), (lane, bound))
         };
         let bound = usize::try_from(record.max_open_connections).unwrap_or(1);
         let mint = lane(Lane::Mint, bound).map_err(EngineError::Invalid)?;

@@ -117,7 +117,7 @@ impl Ladder {
     async fn press(&self, case: &Case) -> DbError {
         let facts = &self.session.facts;
         tokio::time::sleep(PATIENCE).await;
-        let helper = match self.target.revoke.visit(&facts.database).await {
+        let helper = match self.target.revoke.open().await {
             Ok(helper) => helper,
             Err(error) => return error,
         };

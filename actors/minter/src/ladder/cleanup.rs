@@ -137,6 +137,11 @@ impl Ladder {
 
     /// The role's own statements; a refusal says which.
     async fn run_custom(&self, case: &Case, custom: &[String]) -> Result<(), String> {
+        if self.session.detour {
+            return Err(
+                "revocation_statements: the connection's database lets nobody in".to_owned()
+            );
+        }
         let mut sql = BRIEFLY.to_owned();
         sql.push_str(&case.hold());
         let mut lengths = vec![sql.chars().count(), OWN_PATH.len()];

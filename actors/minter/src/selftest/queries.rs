@@ -1,5 +1,6 @@
 //! What a role's trial asks PostgreSQL.
 
+use crate::pool::DETOURS;
 use crate::quote::literals;
 
 /// Roles that let a login act as the database server itself.
@@ -22,9 +23,11 @@ pub(super) fn snapshot(when: &str) -> String {
 }
 
 /// Rights of logins, their own or through a role that they may become, that outlive a revocation; and
-/// whether they may become who owns the connection's database.
+/// whether they can do what the owner of the connection's database can. That is told, and too much where it
+/// could keep us from ending them: where no other database lets us in.
 pub(super) fn rights(names: &[String]) -> String {
     let names = literals(names.iter().map(String::as_str));
+    let detours = literals(DETOURS);
     // Who may become a role that can log in may give it a password. From PostgreSQL 16 on a member may be
     // kept from that.
     const BECOMES: &str = "coalesce((to_jsonb(a) ->> 'set_option')::boolean, true)";
@@ -43,19 +46,21 @@ pub(super) fn rights(names: &[String]) -> String {
          FROM pg_roles JOIN became USING (oid) WHERE rolcanlogin AND rolname NOT IN ({names}) \
          UNION SELECT 'right', '', 'the ADMIN OPTION on ' || g.rolname, '' FROM pg_auth_members a \
          JOIN reach ON a.member = reach.oid JOIN pg_roles g ON g.oid = a.roleid WHERE a.admin_option \
-         UNION SELECT 'note', '', o.rolname::text, d.datname::text FROM pg_roles o JOIN became USING (oid) \
-         JOIN pg_database d ON d.datdba = o.oid AND d.datname = current_database()"
+         UNION SELECT CASE WHEN EXISTS (SELECT FROM pg_database e WHERE e.datname IN ({detours}) \
+         AND e.oid <> d.oid AND e.datallowconn AND has_database_privilege(session_user, e.oid, 'CONNECT') \
+         AND NOT EXISTS (SELECT FROM reach WHERE reach.oid = e.datdba)) THEN 'note' ELSE 'right' END, '', \
+         'the rights of \"' || o.rolname || '\", which owns the connection''s database', d.datname::text \
+         FROM may o JOIN pg_database d ON d.datdba = o.oid AND d.datname = current_database()"
     )
 }
 
 /// Warnings of what a login can do that owns the connection's database.
 pub(super) fn notes(facts: &[(String, [String; 3])]) -> Vec<String> {
     let notes = facts.iter().filter(|(what, _)| what == "note");
-    let say = |(_, [_, owner, database]): &(String, [String; 3])| {
+    let say = |(_, [_, right, database]): &(String, [String; 3])| {
         format!(
-            "logins may become \"{owner}\", which owns the connection's database: it can let nobody in any \
-             more (ALTER DATABASE \"{database}\"), those that are to end its logins among them; let the \
-             connection lead to another database of the server, such as postgres"
+            "logins have {right}: it can let nobody in any more (ALTER DATABASE \"{database}\"); then none \
+             are made, and those that are there are ended by way of another database"
         )
     };
     notes.map(say).collect()

@@ -107,6 +107,67 @@ async fn what_the_owner_of_a_database_sets_for_it_does_not_hold_in_our_sessions(
     session.batch_execute("SELECT 1").await.unwrap_err();
 }
 
+/// Who owns a database decides who may come in, and a login may be a member of the owner. Or somebody drops it.
+#[actix_rt::test]
+async fn a_database_that_lets_nobody_in_any_more_keeps_no_login() {
+    let postgres = TestPostgres::shared();
+    for change in [
+        "ALTER DATABASE {} ALLOW_CONNECTIONS false",
+        "ALTER DATABASE {} CONNECTION LIMIT 0",
+        "REVOKE CONNECT ON DATABASE {} FROM PUBLIC",
+        "ALTER DATABASE {} SET local_preload_libraries = 'nothing'",
+        "DROP DATABASE {} WITH (FORCE)",
+    ] {
+        let estate = Estate::new(postgres, Admin::Limited).await;
+        let (first, prefix) = (estate.database(0), &estate.team);
+        estate.supers[0]
+            .batch_execute(&format!("GRANT CONNECT ON DATABASE {first} TO {prefix}"))
+            .await
+            .unwrap();
+        estate.role(true).await;
+        let login = estate.rig.mint("app").await.unwrap();
+        estate.open(&login, 1).await.batch_execute("CREATE TABLE mine (a int)").await.unwrap();
+        let session = estate.open(&login, 1).await;
+        let admin = postgres.admin("postgres").await;
+        let close = change.replace("{}", first);
+        let limited = format!("REVOKE {prefix} FROM {first}_admin");
+        // Sessions that begin from now on, as after a restart.
+        estate.rig.close().await;
+        admin.batch_execute(&limited).await.unwrap();
+        admin.batch_execute(&close).await.unwrap();
+        let next = copy(&estate.rig).await;
+        assert_eq!(next.revoke(&login).await, Outcome::Gone, "{change}");
+        session.batch_execute("SELECT 1").await.unwrap_err();
+        assert!(!postgres.role_exists(&login.username).await, "{change}");
+    }
+}
+
+/// They name what lies in the connection's own database.
+#[actix_rt::test]
+async fn a_roles_own_statements_wait_for_its_database() {
+    let postgres = TestPostgres::shared();
+    let (rig, database) = rig(postgres).await;
+    let admin = postgres.admin("postgres").await;
+    let definition = RolePatch {
+        creation_statements: Some(vec![CREATE.to_owned()]),
+        revocation_statements: Some(vec!["SELECT count(*) FROM noted".to_owned()]),
+        ..RolePatch::default()
+    };
+    postgres.admin(&database.name).await.batch_execute("CREATE TABLE noted ()").await.unwrap();
+    rig.role_with("app", definition).await.unwrap();
+    let login = rig.mint("app").await.unwrap();
+    rig.close().await;
+    let allow =
+        |allowed: bool| format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allowed}", database.name);
+    admin.batch_execute(&allow(false)).await.unwrap();
+    let next = copy(&rig).await;
+    let outcome = next.revoke(&login).await;
+    let Outcome::AccessEnded(why) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("lets nobody in"), "{why}");
+    admin.batch_execute(&allow(true)).await.unwrap();
+    assert_eq!(next.revoke(&login).await, Outcome::Gone);
+}
+
 #[actix_rt::test]
 async fn a_login_that_owns_more_than_the_server_can_lock_goes_and_all_of_it_is_handed_over() {
     let postgres = TestPostgres::private();
