@@ -8,7 +8,7 @@ use std::time::Duration;
 use mssm_messages::engine::Outcome;
 use mssm_messages::failpoint;
 
-use super::blockers::cancel;
+use super::blockers::{cancel, end_at_once};
 use super::errors::LOCK_TIMEOUT;
 use super::facts::AUTHENTICATING;
 use super::locks::{Locks, end, end_backends};
@@ -25,6 +25,8 @@ use crate::pool::Live;
 const TRIES: u32 = 3;
 /// How long an alteration waits before we end those it may wait for.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long we let those come back who are as fast as we are.
+const AGAIN: Duration = Duration::from_millis(2);
 /// How often we look whether those that were logging in while the login was barred are inside by now.
 const LOOKS: u32 = 20;
 
@@ -204,13 +206,22 @@ impl Climb<'_> {
             Err(error) => return error,
         };
         loop {
+            let names = logins.iter().map(|found| found.case.login());
+            if let Err(why) = end_at_once(&helper, names).await {
+                tracing::warn!(why, "sessions of a login that blocks go on");
+            }
             if let Err(why) = end(&helper, &sessions_of(logins)).await {
                 tracing::warn!(why, "sessions of a login that blocks go on");
             }
-            if let Err(why) = cancel(self.book, &helper).await {
-                tracing::warn!(why, "a statement that blocks goes on");
-            }
-            tokio::time::sleep(PATIENCE).await;
+            let again = match cancel(self.book, &helper).await {
+                Ok(true) => AGAIN,
+                Ok(false) => PATIENCE,
+                Err(why) => {
+                    tracing::warn!(why, "a statement that blocks goes on");
+                    PATIENCE
+                }
+            };
+            tokio::time::sleep(again).await;
         }
     }
 

@@ -31,7 +31,7 @@ impl State {
             return Ok(Vec::new());
         }
         // Nobody poses as a server here, and no statement holds up another.
-        if sql.starts_with("SELECT DISTINCT p.ID") || sql.starts_with("SELECT p.ID, p.USER") {
+        if sql.starts_with("SELECT DISTINCT p.ID") || sql.starts_with("SELECT DISTINCT p.USER") {
             return Ok(Vec::new());
         }
         if sql.contains("IS_USED_LOCK") {
@@ -43,6 +43,11 @@ impl State {
         if sql.starts_with("DO RELEASE_LOCK") {
             let mine: Vec<&str> = quoted(sql).collect();
             self.locks.retain(|name, holder| *holder != id || !mine.contains(&name.as_str()));
+            return Ok(Vec::new());
+        }
+        if sql.starts_with("KILL CONNECTION USER") {
+            let name = quoted(sql).next().unwrap();
+            self.users.retain(|_, user| user != name);
             return Ok(Vec::new());
         }
         if let Some(number) = sql.strip_prefix("KILL CONNECTION ") {

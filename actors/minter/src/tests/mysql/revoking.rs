@@ -161,6 +161,41 @@ async fn a_login_that_reads_the_tables_of_users_holds_up_no_others_end() {
     assert_eq!(rig.revoke(&reader).await, Outcome::Gone);
 }
 
+/// A reader of high priority passes those who wait to write.
+#[actix_rt::test]
+async fn a_login_that_reads_the_tables_of_users_again_and_again_holds_up_no_others_end() {
+    let server = TestMariaDb::private();
+    let (rig, _) = rig(&server).await;
+    rig.role("app", &[CREATE]).await.unwrap();
+    rig.role("reader", &[CREATE, "GRANT SELECT ON *.* TO '{{name}}'@'%'"]).await.unwrap();
+    let (login, reader) = (rig.mint("app").await.unwrap(), rig.mint("reader").await.unwrap());
+    let reading = (0..8).map(async |number| {
+        tokio::time::sleep(std::time::Duration::from_millis(40 * number)).await;
+        while let Ok(mut session) = server.connect(&reader.username, &reader.password).await {
+            let read = "SELECT HIGH_PRIORITY SLEEP(0.4) FROM mysql.global_priv LIMIT 1";
+            while session.try_run(read).await.is_ok() {}
+        }
+    });
+    let mut admin = server.admin().await;
+    let ending = async {
+        let reads = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'";
+        while admin.run(reads).await.len() < 8 {
+            tokio::task::yield_now().await;
+        }
+        for login in [&login, &reader] {
+            // It is a race: what is lost of it is run again.
+            let mut outcome = rig.revoke(login).await;
+            for _ in 0..2 {
+                if outcome != Outcome::Gone {
+                    outcome = rig.revoke(login).await;
+                }
+            }
+            assert_eq!(outcome, Outcome::Gone);
+        }
+    };
+    tokio::join!(futures_util::future::join_all(reading), ending);
+}
+
 #[actix_rt::test]
 async fn whoever_logs_in_again_and_again_is_out_when_its_login_is_gone() {
     let server = TestMariaDb::shared();
