@@ -12,31 +12,8 @@ impl State {
         if sql.starts_with("SELECT pg_terminate_backend") {
             return Ok(self.terminate(pid, sql));
         }
-        if sql.contains("tcp_keepalives")
-            || sql == "SELECT 'mssm guard'"
-            || sql.contains("mssm.session")
-        {
-            return Ok(Vec::new());
-        }
-        if sql.starts_with("SELECT pg_try_advisory_lock") {
-            if self.lock.is_none_or(|holder| !self.backends.contains_key(&holder)) {
-                self.lock = Some(pid);
-            }
-            return Ok(vec![row(&[if self.lock == Some(pid) { "t" } else { "f" }])]);
-        }
-        if sql.starts_with("SELECT usesysid, extract") {
-            return Ok(vec![row(&["10", "0"])]);
-        }
-        if let Some(name) = between(sql, "SET application_name = '", "'") {
-            if let Some(backend) = self.backends.get_mut(&pid) {
-                name.clone_into(&mut backend.what);
-            }
-            return Ok(Vec::new());
-        }
-        if sql.starts_with("SELECT d.datname = current_database()") {
-            let holder = self.lock.and_then(|holder| self.backends.get(&holder));
-            let told = |holder: &End<String>| row(&["t", "f", "10", "0", &holder.what, "another"]);
-            return Ok(holder.map(told).into_iter().collect());
+        if let Some(rows) = self.guard(pid, sql) {
+            return Ok(rows);
         }
         if sql == "SELECT 'role', pg_is_in_recovery()" {
             return Ok(vec![row(&["role", "f"])]);
@@ -86,6 +63,37 @@ impl State {
             ["pg_prepared_xacts", "pg_shdescription", "pg_shdepend", "pg_locks", "pg_auth_members"];
         assert!(nothing.iter().any(|table| sql.contains(table)), "the model does not know: {sql}");
         Ok(Vec::new())
+    }
+
+    /// What is asked about the lock of the one server at work.
+    fn guard(&mut self, pid: u64, sql: &str) -> Option<Vec<Row>> {
+        if sql.contains("tcp_keepalives")
+            || sql == "SELECT 'mssm guard'"
+            || sql.contains("mssm.session")
+        {
+            return Some(Vec::new());
+        }
+        if sql.starts_with("SELECT pg_try_advisory_lock") {
+            if self.lock.is_none_or(|holder| !self.backends.contains_key(&holder)) {
+                self.lock = Some(pid);
+            }
+            return Some(vec![row(&[if self.lock == Some(pid) { "t" } else { "f" }])]);
+        }
+        if sql.starts_with("SELECT usesysid, extract") {
+            return Some(vec![row(&["10", "0"])]);
+        }
+        if let Some(name) = between(sql, "SET application_name = '", "'") {
+            if let Some(backend) = self.backends.get_mut(&pid) {
+                name.clone_into(&mut backend.what);
+            }
+            return Some(Vec::new());
+        }
+        if sql.starts_with("SELECT d.datname = current_database()") {
+            let holder = self.lock.and_then(|holder| self.backends.get(&holder));
+            let told = |holder: &End<String>| row(&["t", "f", "10", "0", &holder.what, "another"]);
+            return Some(holder.map(told).into_iter().collect());
+        }
+        None
     }
 
     /// Roles with a marker, behind an oid or of some oids.
