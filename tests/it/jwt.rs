@@ -151,6 +151,8 @@ fn keys_are_public_without_a_token_and_private_never() {
     let jwks = anybody.get("jwt/.well-known/jwks.json").expect(200);
     assert_eq!(jwks.header("cache-control"), Some("public, max-age=300"));
     assert_eq!(jwks.json["keys"].as_array().unwrap().len(), 2);
+    let head = server.raw().ask(b"HEAD", b"/v1/jwt/.well-known/jwks.json", "", b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
     let found = anybody.get("jwt/.well-known/openid-configuration").expect(200);
     assert!(found.text_at("/jwks_uri").ends_with("/v1/jwt/.well-known/jwks.json"));
     let key = root.get("jwt/keys/main").expect(200);

@@ -141,9 +141,9 @@ pub(crate) fn class(call: &Call) -> Class {
     }
 }
 
-/// True for what may be asked by HEAD.
+/// True for what may be asked by HEAD: what watches a server, and what keeps copies, ask so.
 pub(crate) fn answers_head(call: &Call) -> bool {
-    matches!(Open::of(call.trimmed(), call.verb), Some(Open::Health))
+    matches!(Open::of(call.trimmed(), call.verb), Some(Open::Health)) || wellknown::may_be(call)
 }
 
 /// True if a visit may change something: it is written down before it acts.

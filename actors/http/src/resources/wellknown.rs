@@ -23,9 +23,14 @@ pub(crate) struct WellKnown {
     is_keys: bool,
 }
 
+/// True for what has the path of such a document.
+pub(super) fn may_be(call: &Call) -> bool {
+    call.verb == Verb::Read && call.path.as_str().contains(FOLDER)
+}
+
 /// The document that a request is for; whatever else has such a path is none.
 pub(crate) async fn asked(worker: &Worker, call: &Call) -> Option<WellKnown> {
-    if call.verb != Verb::Read || !call.path.as_str().contains(FOLDER) {
+    if !may_be(call) {
         return None;
     }
     let table = ask(&worker.door.mounts.table, ReadTable, NEAR).await.ok()?;
