@@ -23,6 +23,7 @@ configuration() {
 ServerRoot $FOLDER
 ServerName localhost
 Listen 127.0.0.1:$1
+DefaultRuntimeDir $FOLDER
 PidFile $FOLDER/pid
 ErrorLog $FOLDER/error.log
 DocumentRoot $FOLDER/pages
