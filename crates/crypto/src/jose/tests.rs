@@ -59,6 +59,31 @@ fn the_published_es256_signature_is_taken() {
     assert_eq!(public.verify(message, &signature), Ok(()));
     assert_eq!(public.verify(b"else", &signature), Err(JoseError::Signature));
     assert_eq!(public.verify(message, &signature[1..]), Err(JoseError::Signature));
+    let members = "\"use\":\"sig\",\"crv\":\"P-256\",\"kty\":\"EC\",\
+                   \"x\":\"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU\",\
+                   \"y\":\"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0\"}";
+    assert!(public.to_jwk().ends_with(members), "{}", public.to_jwk());
+}
+
+#[test]
+fn only_a_whole_uncompressed_point_and_32_bytes_are_public_keys() {
+    let of = |algorithm, mark: u8, size| {
+        PublicKey::parse(algorithm, &[vec![mark], vec![1; size]].concat()).map(drop)
+    };
+    assert_eq!(of(Algorithm::Es256, 4, 64), Ok(()));
+    assert_eq!(of(Algorithm::Es384, 4, 96), Ok(()));
+    assert_eq!(of(Algorithm::EdDsa, 1, 31), Ok(()));
+    for (algorithm, mark, size) in [
+        (Algorithm::Es256, 2, 64),
+        (Algorithm::Es256, 4, 63),
+        (Algorithm::Es256, 4, 96),
+        (Algorithm::Es384, 4, 64),
+        (Algorithm::EdDsa, 1, 30),
+        (Algorithm::EdDsa, 1, 32),
+    ] {
+        assert_eq!(of(algorithm, mark, size), Err(JoseError::Key), "{algorithm:?} {mark} {size}");
+    }
+    assert_eq!(PublicKey::parse(Algorithm::Es256, &[]).map(drop), Err(JoseError::Key));
 }
 
 /// RFC 7638, section 3.1.
