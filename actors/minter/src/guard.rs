@@ -229,7 +229,11 @@ async fn who_has_it(
         }
         return Ok(Standing::Others(which));
     }
-    Ok(if ours { Standing::Ours } else { Standing::Unknown })
+    if ours {
+        return Ok(Standing::Ours);
+    }
+    badge::end_logins(cluster, live, key(cluster)).await;
+    Ok(Standing::Unknown)
 }
 
 /// An error where another server is at work, or where it cannot be known whose a session is.

@@ -4,12 +4,14 @@
 //! everybody and of any user's. The MAC's key is in every copy of a store and nowhere else. It covers who is
 //! logged in, so that nobody can read a badge and wear it, and the time, so that a silent server is known.
 
+use std::time::Duration;
+
 use mssm_domain::{BootId, ClusterId};
 
 use super::sealed;
 use crate::book::Book;
 use crate::engine::{DbError, Row};
-use crate::marker::fingerprints;
+use crate::marker::{fingerprints, prefix};
 use crate::pool::Live;
 use crate::quote::literal;
 use crate::spec::{cluster_prefix, run_prefix};
@@ -20,6 +22,9 @@ const BOOT_CHARS: usize = 16;
 const MAC_CHARS: usize = 26;
 /// Who has not said anything for so many seconds holds nobody back.
 const SILENT: u64 = 60;
+/// How often we look whether a session that was told to end has, and the pause between: about 2 s in all.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 /// What who has the lock says; all that earlier versions say.
 pub(super) const BEATING: &str = "SELECT 'mssm guard'";
 
@@ -94,12 +99,11 @@ pub(super) async fn holders(
          AND a.query_start > clock_timestamp() - interval '{SILENT} s', a.usesysid, \
          extract(epoch FROM clock_timestamp())::bigint, a.application_name, \
          'logged in as \"' || a.usename || '\" to \"' || d.datname || '\", process ' || a.pid \
-         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid JOIN pg_database d ON d.oid = l.database \
-         WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 \
-         AND ((l.classid::bigint << 32) | l.objid::bigint) = {key}",
+         FROM {} AND l.granted AND l.mode = 'ExclusiveLock'",
         literal(&all),
         literal(&own),
-        literal(BEATING)
+        literal(BEATING),
+        sessions(key)
     );
     let rows = live.run(&sql).await?;
     let text = |row: &Row, index: usize| row.get(index).cloned().flatten().unwrap_or_default();
@@ -123,6 +127,40 @@ pub(super) async fn holders(
         }
     };
     Ok(rows.iter().zip(&genuine).map(holder).collect())
+}
+
+/// Sessions that have the lock in some mode, or wait for it.
+fn sessions(key: i64) -> String {
+    format!(
+        "pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid JOIN pg_database d ON d.oid = l.database \
+         WHERE l.locktype = 'advisory' AND l.objsubid = 1 \
+         AND ((l.classid::bigint << 32) | l.objid::bigint) = {key}"
+    )
+}
+
+/// Logins of ours have no business with the lock: who has it, or waits for it, loses the session.
+pub(super) async fn end_logins(cluster: ClusterId, live: &Live, key: i64) {
+    let sql = format!(
+        "SELECT pg_terminate_backend(a.pid) FROM {} AND d.datname = current_database() \
+         AND starts_with(shobj_description(a.usesysid, 'pg_authid'), {})",
+        sessions(key),
+        literal(&prefix(cluster))
+    );
+    for look in 0..LOOKS {
+        match live.run(&sql).await {
+            Ok(ended) if ended.is_empty() => return,
+            Ok(ended) if look == 0 => {
+                tracing::warn!(count = ended.len(), "logins that took the server's lock are ended");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let why = error.public();
+                tracing::warn!(why, "a login that took the server's lock could not be ended");
+                return;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 #[cfg(test)]
