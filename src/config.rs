@@ -6,6 +6,7 @@
 mod audit;
 mod database;
 mod files;
+mod inline;
 mod raw;
 
 use std::collections::BTreeMap;

@@ -157,6 +157,7 @@ file = "{self.audit}"
 # As the peer's: one file that grows.
 rotate_bytes = 0
 """)
+        (self.folder / "mssm.toml").chmod(0o600)
 
     def command(self):
         return [self.binary, "server", "--config", self.folder / "mssm.toml"]

@@ -9,23 +9,27 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mssm_domain::{SecretBytes, SecretText};
 
-use super::Environment;
+use super::{Environment, inline};
 
 /// A file's secrets are a password or a key: more is a mistake.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// Reads the settings. They hold no secret, so others may read them; who could write them could name another
-/// store, log and key.
+/// Reads the settings. Others may read them while no secret stands in them; who could write them could name
+/// another store, log and key.
 pub(super) fn settings_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| format!("cannot read {shown}: {error}");
     let mut file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode();
-    if mode & 0o002 != 0 {
-        return Err(format!("{shown} can be written by other users; run chmod o-w {shown}"));
+    if mode & 0o022 != 0 {
+        return Err(format!("{shown} can be written by other users; run chmod go-w {shown}"));
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(unreadable)?;
+    if let Some(key) = inline::secret(&text).filter(|_| mode & 0o044 != 0) {
+        let what = format!("{shown} can be read by other users and holds a secret ({key})");
+        return Err(format!("{what}; run chmod 600 {shown}"));
+    }
     Ok(text)
 }
 

@@ -185,7 +185,18 @@ const KNOWN: [&str; 13] = [
 const PREFIX: &str = "MSSM_SERVER_";
 
 pub(super) fn parse_file(text: &str) -> Result<File, ConfigError> {
-    toml::from_str(text).map_err(|error| ConfigError(error.to_string().trim_end().to_owned()))
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let Some(before) = before else { return ConfigError(error.message().to_owned()) };
+        // The library's own text quotes the whole line, which may hold a secret.
+        let lines_before = before.matches('\n').count();
+        let line = text.lines().nth(lines_before).unwrap_or_default();
+        let key = line.split_once('=').map_or("", |(key, _)| key).trim();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-[]\"".contains(&byte);
+        let key = if key.bytes().all(plain) { key } else { "" };
+        let number = lines_before.saturating_add(1);
+        ConfigError(format!("line {number} ({key}): {}", error.message()))
+    })
 }
 
 pub(super) fn parse_environment(environment: &Environment) -> Result<Overrides, ConfigError> {

@@ -38,6 +38,7 @@ fn every_sample_is_valid() {
         let databases = config.databases.read().unwrap();
         assert!(!databases.connections.is_empty(), "{name} shows a connection");
         assert!(!databases.roles.is_empty(), "{name} shows a role");
+        assert_eq!(inline::secret(&text), None, "{name} may be read by others, as a clone is");
     }
 }
 
@@ -179,13 +180,13 @@ fn settings_that_others_can_write_are_refused() {
     let path = folder.path().join("mssm.toml");
     std::fs::write(&path, LEAST).unwrap();
     for (mode, fine) in
-        [(0o600, true), (0o644, true), (0o664, true), (0o646, false), (0o666, false)]
+        [(0o600, true), (0o644, true), (0o664, false), (0o646, false), (0o666, false)]
     {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         let loaded = Config::load(Some(&path), &Environment::new());
         assert_eq!(loaded.is_ok(), fine, "{mode:o}");
         if let Err(error) = loaded {
-            assert!(error.to_string().contains("chmod o-w"), "{error}");
+            assert!(error.to_string().contains("chmod go-w"), "{error}");
         }
     }
 }

@@ -125,7 +125,8 @@ fn what_others_could_read_or_write_stops_the_start() {
     let data = server.data();
     let cases = [
         (server.path("server.key"), 0o604, "can be read by other users"),
-        (server.path("mssm.toml"), 0o646, "can be written by other users"),
+        (server.path("mssm.toml"), 0o646, "chmod go-w"),
+        (server.path("mssm.toml"), 0o620, "chmod go-w"),
         (data, 0o755, "chmod 700"),
     ];
     for (path, mode, words) in cases {
@@ -140,6 +141,46 @@ fn what_others_could_read_or_write_stops_the_start() {
     server.again();
     let init = server.client().put("sys/init", json!({}));
     assert_ne!(init.status, 200, "{}", init.text);
+}
+
+/// Catalogue: CVE-2020-13223.
+#[test]
+fn settings_that_others_can_read_hold_no_secret() {
+    let files = vec![("db.password", "p".to_owned())];
+    let mut server = Server::start(Options { files, ..Options::default() });
+    server.stop();
+    let file = server.path("mssm.toml");
+    let plain = fs::read_to_string(&file).unwrap();
+    let connection = format!(
+        "[db.connections.main]\nhost = \"127.0.0.1\"\nport = 1\ndatabase = \"d\"\n\
+         username = \"u\"\npassword_file = \"{}\"\n",
+        server.path("db.password").display()
+    );
+    let role = "[db.roles.app]\nconnection = \"main\"\n\
+         creation = [\"SELECT dblink('postgresql://u:c4naryVALUE@h/d')\"]\n";
+    let url = format!("{plain}\n{connection}{role}");
+    let inline = format!("{plain}\n{connection}password = \"c4naryVALUE\"\n");
+    for (text, mode, refusal) in [
+        (&plain, 0o644, None),
+        (&url, 0o600, None),
+        (&url, 0o644, Some("chmod 600")),
+        (&url, 0o640, Some("chmod 600")),
+        (&url, 0o604, Some("db.roles.app.creation")),
+        (&inline, 0o644, Some("db.connections.main.password")),
+        // Refused as what it is, and in words that do not repeat it.
+        (&inline, 0o600, Some("unknown field `password`")),
+    ] {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+        let Some(words) = refusal else {
+            server.again();
+            server.stop();
+            continue;
+        };
+        let (status, said) = server.fails_to_start();
+        assert!(!status.success() && said.contains(words), "{mode:o}: {said}");
+        assert!(!said.contains("c4nary"), "{mode:o}: {said}");
+    }
 }
 
 #[test]

@@ -308,8 +308,7 @@ impl Server {
              [storage]\nkind = \"{storage}\"\nfolder = \"{data}\"\n\n[seal]\n{seal}\n\n\
              [audit]\nfile = \"{audit}\"\n{patience}{logged}\n[log]\nformat = \"text\"\nlevel = \"info\"\n\n{more}\n"
         );
-        std::fs::write(self.path("mssm.toml"), text.replace("{folder}", &folder.to_string()))
-            .expect("the settings");
+        write_private(&self.path("mssm.toml"), &text.replace("{folder}", &folder.to_string()));
     }
 
     fn command(&self) -> Child {
