@@ -1,5 +1,7 @@
 //! What the process gives up before it reads a secret: rights and places that it never needs again.
 
+mod calls;
+
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -24,6 +26,8 @@ const FILES_MAX: u64 = 1 << 20;
 pub(crate) struct Confined {
     /// True if the kernel keeps the process from writing elsewhere, and from running programs.
     pub(crate) files: bool,
+    /// True if the kernel refuses the calls that a server has no use for.
+    pub(crate) calls: bool,
     /// True if the process runs as root all the same.
     pub(crate) root: bool,
 }
@@ -31,14 +35,16 @@ pub(crate) struct Confined {
 /// Gives up new rights, capabilities, and every place but `writable` to write to. Threads inherit it, so
 /// this comes before there is a second one.
 ///
-/// What cannot be given up is an error; a kernel without Landlock is none, it is reported.
+/// What cannot be given up is an error; a kernel without Landlock or filters is none, it is reported.
 pub(crate) fn confine(writable: &[&Path]) -> Result<Confined, String> {
     let refused = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what}: {error}");
     set_no_new_privs(true).map_err(|error| refused("give up new privileges", &error))?;
     drop_capabilities().map_err(|error| refused("drop capabilities", &error))?;
     raise_files().map_err(|error| refused("raise the limit of open files", &error))?;
     let files = restrict(writable).map_err(|error| refused("restrict access to files", &error))?;
-    Ok(Confined { files, root: rustix::process::geteuid().is_root() })
+    // The last: what came before is itself made of calls.
+    let calls = calls::refuse().map_err(|error| refused("refuse system calls", &error))?;
+    Ok(Confined { files, calls, root: rustix::process::geteuid().is_root() })
 }
 
 fn drop_capabilities() -> rustix::io::Result<()> {
@@ -99,6 +105,9 @@ fn existing(path: &Path) -> PathBuf {
 mod tests {
     use std::process::Command;
 
+    use rustix::io::Errno;
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
     use super::*;
 
     /// In a child, since it cannot be undone: this test's own binary runs itself again.
@@ -120,8 +129,15 @@ mod tests {
                 assert!(std::fs::write(outside.path().join("a"), "a").is_err());
                 assert!(std::fs::remove_dir(outside.path()).is_err());
                 assert!(std::fs::read("/proc/self/status").is_ok());
-                let run = Command::new("/bin/true").status();
-                assert!(run.is_err(), "{run:?}");
+                assert!(Command::new("/bin/true").status().is_err());
+            }
+            if confined.calls {
+                // Landlock would say EACCES, and has nothing against a copy of one's own file.
+                let run = Command::new("/bin/true").status().unwrap_err();
+                assert_eq!(Errno::from_io_error(&run), Some(Errno::PERM));
+                let itself = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+                let copy = pidfd_getfd(&itself, 0, PidfdGetfdFlags::empty());
+                assert_eq!(copy.unwrap_err(), Errno::PERM);
             }
             return;
         }

@@ -49,6 +49,13 @@ fn give_up_rights(config: &Config) -> Result<(), String> {
     } else {
         tracing::warn!("this kernel has no Landlock: the process may write wherever its user may");
     }
+    if confined.calls {
+        tracing::info!("the kernel refuses the calls that a server has no use for");
+    } else {
+        tracing::warn!(
+            "system calls could not be filtered: the process may make any that its kernel lets it"
+        );
+    }
     if confined.root {
         tracing::warn!("runs as root: give it a user of its own, as config/mssm.service does");
     }

@@ -195,7 +195,11 @@ pub(super) fn parse_file(text: &str) -> Result<File, ConfigError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-[]\"".contains(&byte);
         let key = if key.bytes().all(plain) { key } else { "" };
         let number = lines_before.saturating_add(1);
-        ConfigError(format!("line {number} ({key}): {}", error.message()))
+        // Of a value in the wrong place, what would be right.
+        let said = error.message();
+        let wrong = said.starts_with("invalid ").then(|| said.rsplit_once(", expected ")).flatten();
+        let said = wrong.map_or_else(|| said.to_owned(), |(_, right)| format!("expected {right}"));
+        ConfigError(format!("line {number} ({key}): {said}"))
     })
 }
 

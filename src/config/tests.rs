@@ -174,6 +174,26 @@ fn audit_devices_are_read_and_their_mistakes_named() {
 }
 
 #[test]
+fn an_error_in_the_settings_repeats_no_value() {
+    let connection = format!("{LEAST}[db.connections.a]\nhost = \"h\"\n");
+    for (wrong, named) in [
+        ("password = \"canary\"", "unknown field `password`"),
+        ("connection_url = \"postgresql://u:canary@h/d\"", "unknown field `connection_url`"),
+        ("password_file = canary", "line 10"),
+        ("password_file = \"canary", "line 10"),
+        ("password_file = \"a\" canary", "line 10"),
+        ("port = \"canary\"", "expected u16"),
+        ("password_file = [\"canary\"]", "expected a string"),
+        ("host = \"canary\"", "duplicate key"),
+    ] {
+        let text = format!("{connection}{wrong}\n");
+        let error = Config::parse(&text, &Environment::new()).unwrap_err().to_string();
+        assert!(error.contains(named) && error.starts_with("line "), "{wrong}: {error}");
+        assert!(!error.contains("canary"), "{error}");
+    }
+}
+
+#[test]
 fn settings_that_others_can_write_are_refused() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();

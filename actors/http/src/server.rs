@@ -170,3 +170,40 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use mssm_testkit::TestClock;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::metrics::Handshake;
+    use crate::tests::world::fake;
+
+    #[actix_rt::test]
+    async fn handshakes_that_failed_are_written_down_once_a_minute_and_not_when_there_were_none() {
+        tokio::time::pause();
+        let (written, mut log) = mpsc::unbounded_channel();
+        let audit = fake(move |Append(entries)| {
+            written.send(entries).unwrap();
+            Ok(())
+        });
+        let metrics = Arc::new(Metrics::default());
+        let clock = Arc::new(TestClock::new());
+        let start = Instant::now();
+        actix_rt::spawn(report(audit.into(), clock, Refused(Arc::clone(&metrics))));
+        for (minute, failed) in [(1, 3), (4, 1)] {
+            tokio::time::sleep_until(start + REPORT * minute - Duration::from_secs(1)).await;
+            assert!(log.try_recv().is_err(), "nothing before its minute");
+            for _ in 0..failed {
+                metrics.handshake_failed(Handshake::NotTls);
+            }
+            let entries = log.recv().await.unwrap();
+            assert_eq!(start.elapsed().as_secs(), 60 * u64::from(minute));
+            let [Entry::Event { event, .. }] = entries.as_slice() else { panic!("{entries:?}") };
+            assert_eq!(event.name, "handshakes-failed");
+            assert_eq!(event.details, [("not_tls", failed.to_string())]);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The way of a request, with actors that are fakes.
 
 mod jwt;
-mod world;
+pub(crate) mod world;
 
 use mssm_domain::policy::ParameterRules;
 use mssm_messages::audit::{Entry, Redacted};

@@ -41,7 +41,7 @@ pub(crate) const CANARY: &str = "canary-7f3a";
 const TAIL: &str = "0123456789abcdefghijABCD";
 
 /// An actor that answers one kind of message with a closure.
-pub(super) struct Fake<M: Message>(Box<dyn FnMut(M) -> M::Result>);
+pub(crate) struct Fake<M: Message>(Box<dyn FnMut(M) -> M::Result>);
 
 impl<M: Message + 'static> Actor for Fake<M> {
     type Context = Context<Self>;
@@ -55,7 +55,7 @@ impl<M: Message + 'static> Handler<M> for Fake<M> {
     }
 }
 
-pub(super) fn fake<M>(answer: impl FnMut(M) -> M::Result + 'static) -> Addr<Fake<M>>
+pub(crate) fn fake<M>(answer: impl FnMut(M) -> M::Result + 'static) -> Addr<Fake<M>>
 where
     M: Message + Send + 'static,
     M::Result: Send,
