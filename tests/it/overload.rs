@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -48,6 +49,48 @@ fn strangers_are_turned_away_before_they_are_read_and_nobody_else_is() {
         line.strip_prefix("mssm_http_rate_limited_total ").is_some_and(|number| number != "0")
     });
     assert!(counted, "{metrics}");
+}
+
+#[test]
+fn an_address_that_floods_unseals_all_the_same_and_a_flood_of_unsealing_is_bounded() {
+    let server = limited("strangers_per_second = 1");
+    server.root().put("sys/seal", json!({})).expect(204);
+    let unsealed = AtomicBool::new(false);
+    let watch = Stopwatch::start();
+    let turned_away = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        // More connections than workers: each worker has its part of the flood.
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let client = server.client();
+                while !unsealed.load(Ordering::Relaxed) && watch.elapsed() < SOON * 2 {
+                    if client.get("secret/data/a").status == 429 {
+                        turned_away.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        eventually("the flood is turned away", SOON, || {
+            (turned_away.load(Ordering::Relaxed) > 500).then_some(())
+        });
+        let statuses: Vec<u16> = (server.shares.iter())
+            .map(|share| server.client().put("sys/unseal", json!({ "key": share })).status)
+            .collect();
+        unsealed.store(true, Ordering::Relaxed);
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    });
+    eventually("it is open, and known clients are told from strangers again", SOON, || {
+        (server.root().get("sys/mounts").status == 200).then_some(())
+    });
+    let client = server.client();
+    let flood = || (0..400).map(|_| client.put("sys/unseal", json!({ "key": "00" })).status);
+    let watch = Stopwatch::start();
+    let turned_away = flood().filter(|status| *status == 429).count();
+    // From each worker a burst for unsealing and one for strangers, and six a second.
+    let workers = std::thread::available_parallelism().unwrap().get();
+    let seconds = usize::try_from(watch.elapsed().as_secs()).unwrap() + 1;
+    let most = workers * (20 + 10 + 6 * seconds);
+    assert!(turned_away + most >= 400, "{turned_away}");
 }
 
 #[test]

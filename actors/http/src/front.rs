@@ -64,7 +64,8 @@ fn admitted(worker: &Worker, request: &HttpRequest, now: Instant) -> bool {
     }
     let address = request.peer_addr().map(|address| address.ip());
     let token = sent_token(request.headers());
-    worker.turnstile.borrow_mut().admits(address, token.map(str::as_bytes), now)
+    let vital = resources::vital(request.method(), request.uri().path());
+    worker.turnstile.borrow_mut().admits(address, token.map(str::as_bytes), vital, now)
 }
 
 fn has_body(request: &HttpRequest) -> bool {

@@ -39,6 +39,18 @@ impl Default for Rates {
     }
 }
 
+/// What gets through though all else from its address is too fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Vital {
+    /// Unsealing.
+    Unseal,
+    /// What ends or prolongs access.
+    Access,
+}
+
+/// How often each kind of it comes through from one address beside all else; what is more counts with the rest.
+const VITAL: Rate = Rate { a_second: 5, burst: 20 };
+
 /// One bucket each for many.
 struct Buckets<K> {
     rate: Option<Rate>,
@@ -76,6 +88,7 @@ pub(crate) struct Turnstile {
     strangers: Buckets<IpAddr>,
     addresses: Buckets<IpAddr>,
     tokens: Buckets<u64>,
+    vital: Buckets<(IpAddr, Vital)>,
     /// Tokens as hashes under a key of this run: no token is kept.
     good: HashSet<u64>,
     hashes: RandomState,
@@ -87,6 +100,7 @@ impl Turnstile {
             strangers: Buckets::new(rates.strangers),
             addresses: Buckets::new(rates.address),
             tokens: Buckets::new(rates.token),
+            vital: Buckets::new(Some(VITAL)),
             good: HashSet::new(),
             hashes: RandomState::new(),
         }
@@ -97,9 +111,13 @@ impl Turnstile {
         &mut self,
         address: Option<IpAddr>,
         token: Option<&[u8]>,
+        vital: Option<Vital>,
         now: Instant,
     ) -> bool {
         let address = network(address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+        if vital.is_some_and(|kind| self.vital.take((address, kind), now)) {
+            return true;
+        }
         let token = token.map(|token| self.hashes.hash_one(token));
         if !self.addresses.take(address, now) {
             return false;
@@ -153,18 +171,38 @@ mod tests {
         let mut turnstile = turnstile();
         let one = Some(address("192.0.2.1"));
         let now = Instant::now();
-        let admitted = (0..10).filter(|_| turnstile.admits(one, None, now)).count();
+        let admitted = (0..10).filter(|_| turnstile.admits(one, None, None, now)).count();
         assert_eq!(admitted, 4);
-        assert!(!turnstile.admits(one, Some(b"made up"), now), "a token nobody knows is no token");
-        assert!(turnstile.admits(Some(address("192.0.2.2")), None, now));
+        assert!(
+            !turnstile.admits(one, Some(b"made up"), None, now),
+            "a token nobody knows is no token"
+        );
+        assert!(turnstile.admits(Some(address("192.0.2.2")), None, None, now));
         turnstile.judged(b"good", true);
-        assert!((0..100).all(|_| turnstile.admits(one, Some(b"good"), now)));
+        assert!((0..100).all(|_| turnstile.admits(one, Some(b"good"), None, now)));
         turnstile.judged(b"good", false);
-        assert!(!turnstile.admits(one, Some(b"good"), now), "what has ended is a stranger again");
+        assert!(
+            !turnstile.admits(one, Some(b"good"), None, now),
+            "what has ended is a stranger again"
+        );
         let later = now + Duration::from_secs(1);
-        assert_eq!((0..10).filter(|_| turnstile.admits(one, None, later)).count(), 2);
+        assert_eq!((0..10).filter(|_| turnstile.admits(one, None, None, later)).count(), 2);
         let much_later = now + Duration::from_hours(1);
-        assert_eq!((0..10).filter(|_| turnstile.admits(one, None, much_later)).count(), 4);
+        assert_eq!((0..10).filter(|_| turnstile.admits(one, None, None, much_later)).count(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_vital_has_a_small_rate_of_its_own_and_then_that_of_all() {
+        let mut turnstile = turnstile();
+        let one = Some(address("192.0.2.1"));
+        let now = Instant::now();
+        while turnstile.admits(one, None, None, now) {}
+        let mut count =
+            |kind, now| (0..100).filter(|_| turnstile.admits(one, None, Some(kind), now)).count();
+        assert_eq!(count(Vital::Unseal, now), 20);
+        assert_eq!(count(Vital::Access, now), 20, "one kind leaves the other its own");
+        let later = now + Duration::from_secs(1);
+        assert_eq!(count(Vital::Unseal, later), 5 + 2, "and what a stranger may");
     }
 
     #[tokio::test(start_paused = true)]
@@ -176,7 +214,7 @@ mod tests {
         turnstile.judged(b"b", true);
         let one = Some(address("192.0.2.1"));
         let count = |turnstile: &mut Turnstile, token: &[u8], from: Option<IpAddr>| {
-            (0..9).filter(|_| turnstile.admits(from, Some(token), now)).count()
+            (0..9).filter(|_| turnstile.admits(from, Some(token), None, now)).count()
         };
         assert_eq!(count(&mut turnstile, b"a", one), 3);
         assert_eq!(count(&mut turnstile, b"b", one), 3);
@@ -192,10 +230,13 @@ mod tests {
         let mut turnstile = turnstile();
         let now = Instant::now();
         for number in 0..100_000_u32 {
-            turnstile.admits(Some(IpAddr::V4(number.into())), None, now);
+            let address = Some(IpAddr::V4(number.into()));
+            turnstile.admits(address, None, None, now);
+            turnstile.admits(address, None, Some(Vital::Unseal), now);
             turnstile.judged(&number.to_be_bytes(), true);
         }
         assert!(turnstile.strangers.taken.len() <= CLIENTS_MAX);
+        assert!(turnstile.vital.taken.len() <= CLIENTS_MAX);
         assert!(turnstile.good.len() <= CLIENTS_MAX);
     }
 }

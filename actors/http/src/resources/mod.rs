@@ -32,6 +32,7 @@ use crate::door::{NEAR, Worker, ask};
 use crate::error::Refusal;
 use crate::limits::Class;
 use crate::pipeline::Visit;
+use crate::rates::Vital;
 use wellknown::WellKnown;
 
 /// The paths that are answered without a token, most of them also while sealed.
@@ -123,15 +124,32 @@ pub(crate) fn is_watched(method: &Method, path: &str) -> bool {
     matches!(*method, Method::GET | Method::HEAD) && watched.contains(&path)
 }
 
+/// What has a rate of its own, of a request whose path is not parsed yet.
+pub(crate) fn vital(method: &Method, path: &str) -> Option<Vital> {
+    if !matches!(*method, Method::PUT | Method::POST) {
+        return None;
+    }
+    match path.strip_prefix("/v1/")? {
+        "sys/unseal" => Some(Vital::Unseal),
+        "sys/seal" => Some(Vital::Access),
+        path => ends_or_prolongs(path).then_some(Vital::Access),
+    }
+}
+
+/// True for the paths that revoke and renew.
+fn ends_or_prolongs(path: &str) -> bool {
+    ["sys/leases/", "sys/", "auth/token/"].iter().any(|prefix| {
+        let rest = path.strip_prefix(prefix).unwrap_or_default();
+        rest.starts_with("revoke") || rest.starts_with("renew")
+    })
+}
+
 /// What a request waits with for its turn.
 pub(crate) fn class(call: &Call) -> Class {
     let path = call.trimmed();
-    let ends = ["sys/leases/", "sys/", "auth/token/"].iter().any(|prefix| {
-        let rest = path.strip_prefix(prefix).unwrap_or_default();
-        rest.starts_with("revoke") || rest.starts_with("renew")
-    });
+    let vital = ends_or_prolongs(path);
     match call.verb {
-        Verb::Write if ends || matches!(path, "sys/unseal" | "sys/init" | "sys/seal") => {
+        Verb::Write if vital || matches!(path, "sys/unseal" | "sys/init" | "sys/seal") => {
             Class::Vital
         }
         Verb::Write | Verb::Patch | Verb::Delete => Class::Change,
