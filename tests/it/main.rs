@@ -38,6 +38,8 @@ mod disk;
 #[cfg(test)]
 mod engines;
 #[cfg(test)]
+mod fields;
+#[cfg(test)]
 mod front_door;
 #[cfg(test)]
 mod harness;
