@@ -12,7 +12,7 @@ pub(crate) use cleanup::{owner_query, unfit_owner};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use mssm_domain::{BootId, LeaseId};
+use mssm_domain::{BootId, LeaseId, same_in_constant_time};
 use mssm_messages::engine::{EngineError, Outcome, Revoke};
 use mssm_messages::{BarrierError, failpoint};
 
@@ -53,7 +53,12 @@ impl Case {
     /// False if the role that has its name is certainly another.
     fn is_it(&self, oid: &str, marker: Option<&str>) -> bool {
         let known = self.credential.oid.as_deref();
-        known.is_none_or(|known| known == oid) || marker == Some(&self.marker)
+        known.is_none_or(|known| known == oid) || marker.is_some_and(|marker| self.bears(marker))
+    }
+
+    /// True if this is the marker that its login got.
+    fn bears(&self, marker: &str) -> bool {
+        same_in_constant_time(&self.marker, marker)
     }
 
     /// Keeps a renamed login's name as it is until the transaction ends, and fails if that name is
@@ -274,8 +279,8 @@ impl Ladder {
         let (mut appeared, mut present) = (Vec::new(), Vec::new());
         for mut case in absent {
             let oid = case.credential.oid.as_deref();
-            let is_it = |role: &&Renamed| oid == Some(&role.oid) || role.marker == case.marker;
-            let same = |role: &&Renamed| oid == Some(&role.oid) && role.marker == case.marker;
+            let is_it = |role: &&Renamed| oid == Some(&role.oid) || case.bears(&role.marker);
+            let same = |role: &&Renamed| oid == Some(&role.oid) && case.bears(&role.marker);
             let found = renamed.iter().find(same).or_else(|| renamed.iter().find(is_it));
             if let Some(role) = found.filter(same) {
                 tracing::warn!(lease = %case.lease, name = role.name, "a login was renamed, and is ended");

@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use mssm_domain::{SealedBytes, StoredKey, StoredRecord};
+use mssm_domain::{SealedBytes, StoredKey, StoredRecord, same_in_constant_time};
 use mssm_messages::index::{Discrepancy, Findings, IndexKey};
 use mssm_messages::storage::{StorageError, StorageReader, Write};
 use sha2::{Digest, Sha256};
@@ -147,7 +147,7 @@ impl Index {
         let Some(root) = part(store, &root_key())? else { return Ok(false) };
         let wrong = || broken(&root_key(), []);
         let (body, tag) = root.sealed.as_bytes().split_last_chunk::<TAG>().ok_or_else(wrong)?;
-        if *tag != self.tag_of("root", root.version, body) {
+        if !self.is_tag_of(tag, "root", root.version, body) {
             return Err(wrong());
         }
         let (form, body) = body.split_first().ok_or_else(wrong)?;
@@ -160,7 +160,7 @@ impl Index {
             let key = page_key(*page);
             let record = part(store, &key)?.ok_or_else(|| broken(&key, []))?;
             let body = record.sealed.as_bytes();
-            if *tag != self.tag_of("page", u64::from(*page), body) {
+            if !self.is_tag_of(tag, "page", u64::from(*page), body) {
                 return Err(broken(&key, []));
             }
             self.buckets.extend(decode_tags(body).ok_or_else(|| broken(&key, []))?);
@@ -274,7 +274,7 @@ impl Index {
         let record = part(store, &key)?.ok_or_else(|| broken(&key, []))?;
         let body = record.sealed.as_bytes();
         let bucket = bucket::decode(body);
-        if *tag == self.tag_of("bucket", u64::from(number), body) {
+        if self.is_tag_of(tag, "bucket", u64::from(number), body) {
             return bucket.ok_or_else(|| broken(&key, []));
         }
         // One that went back together with a record: the record is one of these.
@@ -290,6 +290,11 @@ impl Index {
         let hash = Sha256::digest(key);
         let number = hash.iter().take(4).fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
         from + u16::try_from(number % u32::from(many)).unwrap_or(0)
+    }
+
+    /// Compared in constant time: who may write the store could try tags until one fits.
+    fn is_tag_of(&self, tag: &Tag, kind: &str, number: u64, body: &[u8]) -> bool {
+        same_in_constant_time(tag, self.tag_of(kind, number, body))
     }
 
     fn tag_of(&self, kind: &str, number: u64, body: &[u8]) -> Tag {

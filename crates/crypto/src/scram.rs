@@ -5,7 +5,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use mssm_domain::{Random, SecretText};
+use mssm_domain::{Random, SecretText, same_in_constant_time};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -43,7 +43,7 @@ pub fn matches(password: &SecretText, verifier: &str) -> Option<bool> {
     let (salt, _) = rest.split_once('$')?;
     let salt = STANDARD.decode(salt).ok()?;
     let own = derive_verifier(password, iterations.parse().ok()?, &salt);
-    Some(own.is_ok_and(|own| own == verifier))
+    Some(own.is_ok_and(|own| same_in_constant_time(own, verifier)))
 }
 
 fn derive_verifier(

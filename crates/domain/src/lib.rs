@@ -31,6 +31,6 @@ pub use lease::{Lease, LeaseState};
 pub use path::{CanonicalPath, PathError, Prefix};
 pub use random::{BASE62, Random, generate_base62, generate_uuid};
 pub use record::{RecordPath, StoredKey, StoredRecord};
-pub use secret::{SealedBytes, SecretBytes, SecretText};
+pub use secret::{SealedBytes, SecretBytes, SecretText, same_in_constant_time};
 pub use time::{Clock, Timestamp, Ttl, parse_duration_secs};
 pub use token::{Caller, TokenKind};

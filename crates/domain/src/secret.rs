@@ -5,6 +5,13 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+/// True if both are the same bytes; how long that takes shows their lengths and nothing else.
+///
+/// For what nobody may find out byte by byte though it is no secret where it stands: MACs, verifiers.
+pub fn same_in_constant_time(left: impl AsRef<[u8]>, right: impl AsRef<[u8]>) -> bool {
+    left.as_ref().ct_eq(right.as_ref()).into()
+}
+
 /// Secret bytes: wiped on drop, `Debug` prints nothing of them, not `Clone`.
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
@@ -26,7 +33,7 @@ impl SecretBytes {
 
     /// True if both are the same bytes; how long that takes shows their lengths and nothing else.
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        same_in_constant_time(&*self.0, &*other.0)
     }
 
     /// Reads the bytes as UTF-8 text, without leaving a copy behind.
@@ -73,7 +80,7 @@ impl SecretText {
 
     /// True if both are the same text; how long that takes shows their lengths and nothing else.
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+        same_in_constant_time(&*self.0, &*other.0)
     }
 
     /// Turns the text into its UTF-8 bytes, without leaving a copy behind.

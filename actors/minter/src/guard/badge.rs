@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mssm_domain::{BootId, ClusterId};
+use mssm_domain::{BootId, ClusterId, same_in_constant_time};
 
 use super::sealed;
 use crate::book::Book;
@@ -116,7 +116,7 @@ pub(super) async fn holders(
     let ours = short(book.boot);
     let holder = |(row, mac): (&Row, &String)| {
         let name = text(row, 4);
-        let badge = Badge::parse(&name).filter(|badge| badge.mac == mac);
+        let badge = Badge::parse(&name).filter(|badge| same_in_constant_time(badge.mac, mac));
         let now: u64 = text(row, 3).parse().unwrap_or(0);
         let lives = |badge: &Badge| badge.boot != ours && now.abs_diff(badge.time) <= SILENT;
         let others = text(row, 1) == "t" || badge.as_ref().is_some_and(lives);

@@ -1,7 +1,7 @@
 //! Whether a password that was handed out still is the login's, where the server keeps a hash that we
 //! can make.
 
-use mssm_domain::SecretText;
+use mssm_domain::{SecretText, same_in_constant_time};
 
 use super::password::verifier;
 use super::quote::literal;
@@ -30,7 +30,7 @@ pub(crate) async fn holds(
         let field = |index: usize| row.get(index).cloned().flatten().unwrap_or_default();
         let (hash, locked) = (field(0), field(1));
         // Of other plugins' hashes nothing is known.
-        let same = !hash.starts_with('*') || hash == known;
+        let same = !hash.starts_with('*') || same_in_constant_time(hash, &known);
         same && !matches!(locked.as_str(), "1" | "true" | "Y")
     };
     Ok(!rows.is_empty() && rows.iter().all(holds))

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use mssm_domain::{ClusterId, LeaseId};
+use mssm_domain::{ClusterId, LeaseId, same_in_constant_time};
 use mssm_messages::keys::{KeyError, KeysPort};
 
 use crate::dialect::Dialect;
@@ -80,8 +80,9 @@ pub(crate) async fn genuine<'a>(
     let claims: Vec<(&str, &str)> =
         parsed.iter().map(|(_, (begins, marker))| (marker.hash.as_str(), *begins)).collect();
     let made = macs(keys, cluster, &claims).await?;
-    let fits = parsed.iter().zip(&made).filter(|((_, (_, marker)), mac)| marker.mac == short(mac));
-    Ok(fits.map(|((name, _), _)| *name).collect())
+    let fits = |marker: &Marker, mac: &str| same_in_constant_time(&marker.mac, short(mac));
+    let ours = parsed.iter().zip(&made).filter(|((_, (_, marker)), mac)| fits(marker, mac));
+    Ok(ours.map(|((name, _), _)| *name).collect())
 }
 
 #[cfg(test)]

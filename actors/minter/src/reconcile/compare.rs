@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use mssm_domain::{ClusterId, LeaseId, RoleName};
+use mssm_domain::{ClusterId, LeaseId, RoleName, same_in_constant_time};
 use mssm_messages::engine::{EngineError, EngineKind};
 use mssm_messages::failpoint;
 use mssm_messages::lease::LeaseError;
@@ -282,7 +282,7 @@ impl Comparing<'_> {
         let Ok(credential) = decode::<CredentialRecord>(&known.data) else { return Ok(false) };
         let claim = [(marker.hash.as_str(), credential.username.as_str())];
         let made = macs(self.book.barrier.keys(), self.cluster, &claim).await?;
-        let genuine = made.first() == Some(&marker.mac);
+        let genuine = made.first().is_some_and(|mac| same_in_constant_time(mac, &marker.mac));
         Ok(genuine && credential.oid.as_deref() == Some(role.oid.as_str()))
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use mssm_domain::{ClusterId, LeaseId};
+use mssm_domain::{ClusterId, LeaseId, same_in_constant_time};
 use mssm_messages::keys::KeysPort;
 
 use super::{Trouble, words};
@@ -205,7 +205,8 @@ async fn check(
     let genuine: Vec<bool> = roles
         .iter()
         .map(|role| {
-            role.marker.as_ref().is_some_and(|marker| macs.next() == Some(marker.mac.clone()))
+            let made = role.marker.as_ref().and_then(|marker| Some((marker, macs.next()?)));
+            made.is_some_and(|(marker, mac)| same_in_constant_time(&marker.mac, mac))
         })
         .collect();
     Ok(roles.into_iter().zip(genuine).collect())

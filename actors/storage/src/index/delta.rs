@@ -163,7 +163,7 @@ impl Index {
             let body = record.sealed.as_bytes().split_last_chunk::<TAG>();
             let changed = read(&record);
             let fits = there == key(version)
-                && body.is_some_and(|(body, tag)| *tag == self.tag_of("delta", version, body));
+                && body.is_some_and(|(body, tag)| self.is_tag_of(tag, "delta", version, body));
             match changed {
                 Some(changed) if fits => self.wait(version, changed),
                 changed => return Err(broken(&there, changed.unwrap_or_default().into_keys())),
