@@ -75,6 +75,20 @@ def probes(server, leases):
     return made, ends
 
 
+def lost(client, leases, revoked):
+    """Of the leases that were handed out, those that are not as they should be: the revoked gone, all others there."""
+    def is_there(lease):
+        try:
+            client.send("PUT", "sys/leases/lookup", {"lease_id": lease})
+        except Refused as refused:
+            if refused.status != 400:
+                raise
+            return False
+        return True
+
+    return [lease for lease in leases if is_there(lease) == (lease in revoked)]
+
+
 def overload(rig, out):
     """The rates of reads and writes, then ten times the connections of both at once."""
     seconds = 5 if rig.quick else 60
@@ -92,13 +106,13 @@ def overload(rig, out):
     floods = [flood(server, "reads", seconds, CONNECTIONS * TIMES, str(SECRETS)),
               flood(server, "writes", seconds, CONNECTIONS * TIMES, "flood", "x" * 100)]
     made, ends = probes(server, leases)
-    revoked = 0
+    revoked = set()
     while any(one.poll() is None for one in floods):
         lease = next(ends, None)
         if lease is not None and lease != leases[-1]:
             # What ends access is never shed: an error here is the figure's end.
             client.send("PUT", "sys/leases/revoke", {"lease_id": lease, "sync": True})
-            revoked += 1
+            revoked.add(lease)
         time.sleep(seconds / 50)
     for one in floods:
         report.say(one.communicate()[0].strip().splitlines()[-1])
@@ -110,4 +124,6 @@ def overload(rig, out):
                    details={"let_in": len(probe.good), "shed": probe.shed})
     grown = server.resident_mib() - before
     out.figure("memory more under 10x load, MiB", {"MSSM": [grown]}, report.at_most(128))
-    out.note(f"{revoked} leases were revoked under load, none was refused")
+    out.figure("leases lost under 10x load", {"MSSM": [len(lost(client, leases, revoked))]}, report.at_most(0),
+               details={"handed_out": len(leases), "revoked": len(revoked)})
+    out.note(f"{len(revoked)} leases were revoked under load, none was refused")

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{CREATE, Client, Database, Login, Options, Server, Stopwatch, eventually};
+use crate::harness::{
+    Answer, CREATE, Client, Database, Login, Options, Server, Stopwatch, eventually,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -143,6 +145,67 @@ fn while_logins_are_shed_access_is_ended_all_the_same() {
         assert_eq!(shed.header("retry-after"), Some("1"));
         assert_eq!(first.join().unwrap(), 200);
     });
+}
+
+#[test]
+fn leases_are_renewed_and_ended_amid_a_flood_from_the_same_address_and_none_is_lost() {
+    let database = Database::shared();
+    let server = limited("per_second_per_address = 10");
+    let root = server.root();
+    let let_in = |ask: &dyn Fn() -> Answer| {
+        eventually("it is let in", SOON, || Some(ask()).filter(|answer| answer.status != 429))
+    };
+    database.configure(&root, "db", "1h", "2h");
+    let mint = || Login::of(&let_in(&|| root.get("db/creds/app")).expect(200));
+    let (renewed, revoked): ([Login; 6], [Login; 6]) =
+        (std::array::from_fn(|_| mint()), std::array::from_fn(|_| mint()));
+    let (done, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let turned_away = || count.load(Ordering::Relaxed);
+    let watch = Stopwatch::start();
+    let flood = || {
+        let (client, mut handed) = (server.root(), Vec::new());
+        while !done.load(Ordering::Relaxed) && watch.elapsed() < SOON * 3 {
+            match client.get("db/creds/app") {
+                answer if answer.status == 429 => _ = count.fetch_add(1, Ordering::Relaxed),
+                answer => handed.push(Login::of(&answer.expect(200))),
+            }
+        }
+        handed
+    };
+    let handed = std::thread::scope(|scope| {
+        // More connections than workers: each worker has its part of the flood.
+        let floods: Vec<_> = (0..8).map(|_| scope.spawn(flood)).collect();
+        eventually("the flood is turned away", SOON, || (turned_away() > 500).then_some(()));
+        for (kept, ended) in renewed.iter().zip(&revoked) {
+            let before = turned_away();
+            let renew = json!({"lease_id": kept.lease, "increment": "90m"});
+            root.put("sys/leases/renew", renew).expect(200);
+            let revoke = json!({"lease_id": ended.lease, "sync": true});
+            root.put("sys/leases/revoke", revoke).expect(204);
+            server.client().get("sys/health").expect(200);
+            eventually("the flood goes on", SOON, || (turned_away() > before).then_some(()));
+        }
+        done.store(true, Ordering::Relaxed);
+        floods.into_iter().flat_map(|flood| flood.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(!handed.is_empty());
+    // Each lease that was handed out is there, or was ended; and so is its login.
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    let living = || renewed.iter().chain(&handed);
+    let ids = living().map(|login| login.lease.replace("db/creds/app/", ""));
+    let listed = let_in(&|| root.list("sys/leases/lookup/db/creds/app")).expect(200).keys();
+    assert_eq!(sorted(listed), sorted(ids.collect()));
+    let cluster = server.client().get("sys/health").expect(200).text_at("/cluster_id");
+    let users = living().map(|login| login.user.clone()).collect();
+    assert_eq!(sorted(database.marked_roles(&cluster)), sorted(users));
+    for ended in &revoked {
+        let lookup = json!({"lease_id": ended.lease});
+        let_in(&|| root.put("sys/leases/lookup", lookup.clone())).refused(400, "invalid lease");
+    }
+    assert!(renewed.iter().all(|login| database.accepts(login)));
 }
 
 #[test]

@@ -148,16 +148,21 @@ const REPORT: Duration = Duration::from_mins(1);
 
 /// Writes down how much was refused without a line of its own, for ever.
 async fn report(audit: Port<Append>, clock: Arc<dyn Clock>, refused: Refused) {
+    let mut entries = Vec::new();
     loop {
         tokio::time::sleep(REPORT).await;
-        let events = refused.take().into_iter();
-        let entries: Vec<_> =
-            events.map(|event| Entry::Event { time: clock.now(), event }).collect();
+        // What could not be written down is said again, and what came since is counted on.
+        if entries.is_empty() {
+            let events = refused.take().into_iter();
+            entries.extend(events.map(|event| Entry::Event { time: clock.now(), event }));
+        }
         if entries.is_empty() {
             continue;
         }
-        if !matches!(audit.ask(Append(entries), REPORT).await, Ok(Ok(()))) {
-            tracing::warn!("what was refused could not be written to the audit log");
+        if let Ok(Ok(())) = audit.ask(Append(entries.clone()), REPORT).await {
+            entries.clear();
+        } else {
+            tracing::warn!("what was refused could not be written to the audit log yet");
         }
     }
 }
@@ -173,26 +178,45 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 
 #[cfg(test)]
 mod tests {
+    use mssm_messages::audit::AuditError;
     use mssm_testkit::TestClock;
-    use tokio::sync::mpsc;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
     use tokio::time::Instant;
 
     use super::*;
     use crate::metrics::Handshake;
     use crate::tests::world::fake;
 
-    #[actix_rt::test]
-    async fn handshakes_that_failed_are_written_down_once_a_minute_and_not_when_there_were_none() {
-        tokio::time::pause();
-        let (written, mut log) = mpsc::unbounded_channel();
+    /// Counters that are reported, to a log that refuses so many times first.
+    fn reported(mut refuses: u32) -> (Arc<Metrics>, UnboundedReceiver<Vec<Entry>>) {
+        let (written, log) = unbounded_channel();
         let audit = fake(move |Append(entries)| {
+            if refuses > 0 {
+                refuses -= 1;
+                return Err(AuditError::Blocked("the disk is full".to_owned()));
+            }
             written.send(entries).unwrap();
             Ok(())
         });
         let metrics = Arc::new(Metrics::default());
-        let clock = Arc::new(TestClock::new());
+        let refused = Refused(Arc::clone(&metrics));
+        actix_rt::spawn(report(audit.into(), Arc::new(TestClock::new()), refused));
+        (metrics, log)
+    }
+
+    fn told(entries: &[Entry]) -> Vec<(&str, &[(&str, String)])> {
+        let told = entries.iter().map(|entry| match entry {
+            Entry::Event { event, .. } => (event.name, event.details.as_slice()),
+            other => panic!("{other:?}"),
+        });
+        told.collect()
+    }
+
+    #[actix_rt::test]
+    async fn handshakes_that_failed_are_written_down_once_a_minute_and_not_when_there_were_none() {
+        tokio::time::pause();
+        let (metrics, mut log) = reported(0);
         let start = Instant::now();
-        actix_rt::spawn(report(audit.into(), clock, Refused(Arc::clone(&metrics))));
         for (minute, failed) in [(1, 3), (4, 1)] {
             tokio::time::sleep_until(start + REPORT * minute - Duration::from_secs(1)).await;
             assert!(log.try_recv().is_err(), "nothing before its minute");
@@ -201,9 +225,45 @@ mod tests {
             }
             let entries = log.recv().await.unwrap();
             assert_eq!(start.elapsed().as_secs(), 60 * u64::from(minute));
-            let [Entry::Event { event, .. }] = entries.as_slice() else { panic!("{entries:?}") };
-            assert_eq!(event.name, "handshakes-failed");
-            assert_eq!(event.details, [("not_tls", failed.to_string())]);
+            let counted = [("not_tls", failed.to_string())];
+            assert_eq!(told(&entries), [("handshakes-failed", counted.as_slice())]);
+        }
+    }
+
+    #[actix_rt::test]
+    async fn requests_that_were_refused_are_one_line_a_minute_however_many_they_were() {
+        tokio::time::pause();
+        let (metrics, mut log) = reported(0);
+        let start = Instant::now();
+        for minute in [1, 2] {
+            tokio::time::sleep_until(start + REPORT * minute - Duration::from_secs(1)).await;
+            assert!(log.try_recv().is_err(), "nothing before its minute");
+            for _ in 0..10_000 {
+                metrics.refused(429);
+            }
+            metrics.refused(400);
+            let entries = log.recv().await.unwrap();
+            assert_eq!(start.elapsed().as_secs(), 60 * u64::from(minute));
+            let counted = [("malformed", "1".to_owned()), ("too_many", "10000".to_owned())];
+            assert_eq!(told(&entries), [("requests-refused", counted.as_slice())]);
+        }
+        tokio::time::sleep(REPORT * 3).await;
+        assert!(log.try_recv().is_err(), "nothing of minutes in which nothing was refused");
+    }
+
+    #[actix_rt::test]
+    async fn what_was_refused_while_nothing_could_be_written_down_follows() {
+        tokio::time::pause();
+        let (metrics, mut log) = reported(2);
+        let start = Instant::now();
+        metrics.refused(404);
+        tokio::time::sleep_until(start + REPORT + Duration::from_secs(1)).await;
+        metrics.refused(404);
+        for minute in [3, 4] {
+            let entries = log.recv().await.unwrap();
+            assert_eq!(start.elapsed().as_secs(), 60 * minute);
+            let counted = [("no_such_path", "1".to_owned())];
+            assert_eq!(told(&entries), [("requests-refused", counted.as_slice())]);
         }
     }
 }

@@ -125,6 +125,8 @@ pub(crate) fn is_watched(method: &Method, path: &str) -> bool {
 }
 
 /// What has a rate of its own, of a request whose path is not parsed yet.
+///
+/// Not `sys/init`: before it there is no access that could end, and nobody to wait.
 pub(crate) fn vital(method: &Method, path: &str) -> Option<Vital> {
     if !matches!(*method, Method::PUT | Method::POST) {
         return None;
@@ -138,10 +140,12 @@ pub(crate) fn vital(method: &Method, path: &str) -> Option<Vital> {
 
 /// True for the paths that revoke and renew.
 fn ends_or_prolongs(path: &str) -> bool {
-    ["sys/leases/", "sys/", "auth/token/"].iter().any(|prefix| {
+    let known = ["sys/leases/", "sys/", "auth/token/"].iter().any(|prefix| {
         let rest = path.strip_prefix(prefix).unwrap_or_default();
         rest.starts_with("revoke") || rest.starts_with("renew")
-    })
+    });
+    // Of a signed token. Whose mount it is is not known yet: a secret of such a name comes along.
+    known || path.ends_with("/revoke")
 }
 
 /// What a request waits with for its turn.
@@ -265,4 +269,46 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         EngineKind::Cubbyhole | EngineKind::Kv => kv1::answer(visit).await,
     }?;
     Ok(answer.of_mount(visit.mount.kind.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_or_prolongs_access_has_a_rate_of_its_own_and_nothing_else_has() {
+        let by = |method: &Method, path: &str| vital(method, &format!("/v1/{path}"));
+        let access = [
+            "sys/seal",
+            "sys/leases/revoke",
+            "sys/leases/revoke-prefix/db",
+            "sys/leases/renew",
+            "sys/revoke",
+            "sys/renew/db/creds/app/x",
+            "auth/token/revoke-self",
+            "auth/token/renew",
+            "jwt/revoke",
+            "signers/eu/revoke",
+        ];
+        let cases = access.map(|path| (path, Vital::Access)).into_iter();
+        for (path, kind) in cases.chain([("sys/unseal", Vital::Unseal)]) {
+            assert_eq!(by(&Method::PUT, path), Some(kind), "{path}");
+            assert_eq!(by(&Method::POST, path), Some(kind), "{path}");
+            assert_eq!(by(&Method::GET, path), None, "{path}");
+        }
+        let others = [
+            "sys/init",
+            "sys/rotate",
+            "sys/leases/lookup",
+            "auth/token/create",
+            "jwt/sign/app",
+            "jwt/revoked",
+            "db/creds/app",
+            "revoke",
+        ];
+        for path in others {
+            assert_eq!(by(&Method::PUT, path), None, "{path}");
+        }
+        assert_eq!(vital(&Method::PUT, "/elsewhere/sys/unseal"), None);
+    }
 }
