@@ -1,9 +1,12 @@
 //! One request, parsed into what the rest of the room works with.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
+use actix_web::dev::ServiceRequest;
+use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, Uri, header};
-use actix_web::{HttpRequest, http::header::HeaderMap};
+use actix_web::{HttpMessage, HttpRequest};
 use mssm_domain::policy::Capability;
 use mssm_domain::{CanonicalPath, RequestId, SecretText};
 
@@ -131,12 +134,30 @@ pub(crate) struct Call {
 }
 
 /// The headers of a request. Prints nothing: the token is among them.
-pub(crate) struct Headers(HttpRequest);
+#[derive(Clone)]
+pub(crate) struct Headers(Rc<HeaderMap>);
 
 impl Headers {
+    /// Takes them out of a request, whose head is kept as it is, once it is answered, for a later one.
+    pub(crate) fn take_out(request: &mut ServiceRequest) {
+        let headers = std::mem::replace(request.headers_mut(), HeaderMap::new());
+        request.extensions_mut().insert(Self(Rc::new(headers)));
+    }
+
+    /// Those that came with a request.
+    pub(crate) fn of(request: &HttpRequest) -> Self {
+        let taken_out = request.extensions().get::<Self>().cloned();
+        taken_out.unwrap_or_else(|| Self(Rc::new(request.headers().clone())))
+    }
+
+    /// All of them.
+    pub(crate) fn map(&self) -> &HeaderMap {
+        &self.0
+    }
+
     /// Every value of one header, as text.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
-        let values = self.0.headers().get_all(name);
+        let values = self.0.get_all(name);
         values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 }
@@ -155,7 +176,8 @@ impl Call {
         path: CanonicalPath,
     ) -> Result<Self, Refusal> {
         let query = Query::parse(request.uri())?;
-        let headers = request.headers();
+        let sent = Headers::of(request);
+        let headers = sent.map();
         let verb = Verb::of(request.method(), &query).ok_or_else(Refusal::unsupported_operation)?;
         let wrap = headers.get("x-vault-wrap-ttl").map(header::HeaderValue::as_bytes);
         if !matches!(wrap, None | Some(b"" | b"0" | b"0s")) {
@@ -179,7 +201,7 @@ impl Call {
             idempotency_key: idempotency_key(headers)?,
             remote: request.peer_addr(),
             media: Media::of(headers),
-            headers: Headers(request.clone()),
+            headers: sent.clone(),
         })
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::body::Body;
-use crate::call::{Call, Media, sent_token};
+use crate::call::{Call, Headers, Media, sent_token};
 use crate::connection::Connection;
 use crate::door::{FAR, Worker, ask};
 use crate::error::Refusal;
@@ -63,13 +63,15 @@ fn admitted(worker: &Worker, request: &HttpRequest, now: Instant) -> bool {
         return true;
     }
     let address = request.peer_addr().map(|address| address.ip());
-    let token = sent_token(request.headers());
+    let headers = Headers::of(request);
+    let token = sent_token(headers.map());
     let vital = resources::vital(request.method(), request.uri().path());
     worker.turnstile.borrow_mut().admits(address, token.map(str::as_bytes), vital, now)
 }
 
 fn has_body(request: &HttpRequest) -> bool {
-    let headers = request.headers();
+    let headers = Headers::of(request);
+    let headers = headers.map();
     let announced = headers.get(header::CONTENT_LENGTH).is_some_and(|value| value != "0");
     announced || headers.contains_key(header::TRANSFER_ENCODING)
 }
@@ -85,7 +87,7 @@ async fn respond(
         Ok(None) => return unwritten(&worker, Refusal::not_found()),
         Ok(Some(call)) => call,
     };
-    match receive(&worker, &request, payload, &call).await {
+    match receive(&worker, payload, &call).await {
         Ok(body) => {
             call.body = body;
             limited(worker, call).await
@@ -121,19 +123,15 @@ fn address(request: &HttpRequest, id: RequestId) -> Result<Option<Call>, Refusal
 }
 
 /// Reads the body of who may have one read.
-async fn receive(
-    worker: &Worker,
-    request: &HttpRequest,
-    payload: Payload,
-    call: &Call,
-) -> Result<Body, Refusal> {
+async fn receive(worker: &Worker, payload: Payload, call: &Call) -> Result<Body, Refusal> {
     // Without a token nothing but the open paths is answered, so there is no body worth reading.
     if !call.verb.has_body() || !(call.token.is_some() || resources::is_open(call)) {
         return Ok(Body::empty());
     }
-    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let headers = call.headers.map();
+    let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
-    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let most = match &call.token {
         // Anybody can make up a token: what is more than a little is read for one that lives.
         Some(token) if chunked || announced.is_some_and(|bytes| bytes > ANONYMOUS as u64) => {

@@ -11,12 +11,13 @@ use actix_server::GracefulShutdownSignal;
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, map_config};
 use actix_tls::accept::TlsError;
 use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
-use actix_web::dev::AppConfig;
+use actix_web::dev::{AppConfig, Service};
 use actix_web::rt::net::TcpStream;
 use actix_web::web::Payload;
 use actix_web::{App, HttpRequest, web};
 use rustls::ServerConfig;
 
+use crate::call::Headers;
 use crate::connection::Connection;
 use crate::door::Worker;
 use crate::front::front;
@@ -36,9 +37,15 @@ pub(crate) fn service(
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()> {
     let metrics = Arc::clone(&worker.metrics);
-    let app = App::new().default_service(web::to(move |request: HttpRequest, payload: Payload| {
+    let door = web::to(move |request: HttpRequest, payload: Payload| {
         front(Rc::clone(&worker), request, payload)
-    }));
+    });
+    let app = App::new()
+        .wrap_fn(|mut request, next| {
+            Headers::take_out(&mut request);
+            next.call(request)
+        })
+        .default_service(door);
     let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
     let http = HttpService::build()
         .graceful_shutdown_signal(move || {
