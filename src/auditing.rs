@@ -12,7 +12,7 @@ use mssm_crypto::chain::CheckpointVerifier;
 use mssm_messages::audit::Head;
 
 pub(crate) use self::follow::tail;
-pub(crate) use self::search::{Question, explain, leases, row, rows, search};
+pub(crate) use self::search::{Moment, Question, explain, leases, row, rows, search};
 
 /// A public key: its 64 hexadecimal digits, or a file that holds them.
 fn verifier(key: &str) -> Result<CheckpointVerifier, String> {
@@ -34,7 +34,7 @@ fn head(text: &str) -> Result<Head, String> {
     parse().ok_or_else(|| "-head is not RECORDS:HASH, as sys/audit/key tells them".to_owned())
 }
 
-/// Those of the files that can be read and hold whole lines.
+/// Those of the files that are parts of the log; all must be there.
 fn readable(files: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     for file in files {
         std::fs::File::open(file)
@@ -42,11 +42,14 @@ fn readable(files: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     }
     // What a crash left of a line was set aside when the log was taken up, and what it left of a
     // compressed file is made anew; what was damaged while in use was set aside.
-    let stray = |file: &&PathBuf| {
-        let name = file.to_string_lossy();
-        name.contains(".torn-") || name.contains(".damaged-") || name.ends_with(".part")
-    };
-    Ok(files.iter().filter(|file| !stray(file)).cloned().collect())
+    let (strays, parts): (Vec<_>, Vec<_>) = files.iter().cloned().partition(|file| is_stray(file));
+    // Whoever names nothing else wants to know what is in them.
+    Ok(if parts.is_empty() { strays } else { parts })
+}
+
+fn is_stray(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.contains(".torn-") || name.contains(".damaged-") || name.ends_with(".part")
 }
 
 fn verdict(
@@ -69,8 +72,13 @@ fn verdict(
 /// Verifies a log; the error names the first record that does not hold and what was done to it.
 pub(crate) fn verify(key: &str, known: Option<&str>, files: &[PathBuf]) -> Result<String, String> {
     let (key, known) = (verifier(key)?, known.map(head).transpose()?);
-    let verdict = verdict(&key, known, &readable(files)?)?;
+    let parts = readable(files)?;
+    let verdict = verdict(&key, known, &parts)?;
     let (lines, first, checkpoints) = (verdict.lines, verdict.first_seq, verdict.checkpoints);
+    // Links alone anybody can compute.
+    if checkpoints == 0 {
+        return Err(format!("{lines} records and no checkpoint: nothing here is signed"));
+    }
     let mut text = format!(
         "{lines} records from number {first} on are unchanged and in order, \
          {checkpoints} checkpoints are signed by this key\n\
@@ -81,8 +89,18 @@ pub(crate) fn verify(key: &str, known: Option<&str>, files: &[PathBuf]) -> Resul
     if verdict.unsigned > 0 {
         let _ = write!(
             text,
-            "\n{} records follow the last checkpoint and are not signed yet",
+            "\nbut the last {} follow the last checkpoint: who may write the file could have added them",
             verdict.unsigned
+        );
+    }
+    for row in verdict.confessed.iter().filter_map(|line| row(line)) {
+        let _ = write!(text, "\nthe server says itself, at {}: {} {}", row.time, row.did, row.what);
+    }
+    for file in files.iter().filter(|file| !parts.contains(file)) {
+        let _ = write!(
+            text,
+            "\nleft out, since by its name the server set it aside: {}",
+            file.display()
         );
     }
     Ok(text)
@@ -131,7 +149,7 @@ pub(crate) fn check(key: &str, file: &Path) -> Result<String, String> {
 }
 
 fn contains(line: &[u8], sign: &[u8]) -> bool {
-    line.windows(sign.len()).any(|window| window == sign)
+    sign.is_empty() || line.windows(sign.len()).any(|window| window == sign)
 }
 
 /// Says on a terminal how far a long check has come.

@@ -87,7 +87,7 @@ fn execute(
         }
         Command::Local(LocalCommand::Audit(AuditFamily::Files(command))) => {
             let json = parsed.flags.format == Some(settings::Format::Json);
-            audit::run(&command, json, &|value| hashed(&parsed.flags, value), out)
+            audit::run(&command, json, &|device, value| hashed(&parsed.flags, device, value), out)
         }
         Command::Local(command) => locally(command, out),
         Command::Client(command) => remotely(&command, &parsed.flags, out, notes),
@@ -116,13 +116,15 @@ fn locally(command: LocalCommand, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// Asks the server how a value stands in its audit log.
-fn hashed(flags: &GlobalFlags, value: &str) -> Result<String, Failure> {
+fn hashed(flags: &GlobalFlags, device: &str, value: &str) -> Result<String, Failure> {
     let mut hash = Vec::new();
-    let call = Call::write("sys/audit-hash/file", serde_json::json!({ "input": value }));
+    let path = format!("sys/audit-hash/{}", device.trim_end_matches('/'));
+    let call = Call::write(&path, serde_json::json!({ "input": value }));
     with_session(flags, &mut hash, &mut std::io::stderr(), &mut |session| {
         let answer = session.ask(&call)?;
         let hash = answer.data().and_then(|data| data.get("hash")).and_then(|hash| hash.as_str());
-        output::written(write!(session.output.out, "{}", hash.unwrap_or_default()))
+        let hash = hash.ok_or_else(|| Failure::usage("the server's answer holds no hash"))?;
+        output::written(write!(session.output.out, "{hash}"))
     })?;
     String::from_utf8(hash).map_err(|_| Failure::usage("the server's answer is no hash"))
 }

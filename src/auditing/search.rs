@@ -12,15 +12,48 @@ pub(crate) struct Question {
     pub(crate) path: Option<String>,
     /// A request's id.
     pub(crate) request: Option<String>,
-    /// A lease's id.
+    /// A lease's id, and its hash, which stands where a body named it.
     pub(crate) lease: Option<String>,
-    /// Hashes, as the log holds them: of an accessor, a token, a database username, any value. One
+    pub(crate) lease_hash: Option<String>,
+    /// Hashes, as the log holds them: of an accessor, a token, a database username, any value. All
     /// of them must be in the record.
     pub(crate) hashes: Vec<String>,
-    /// Not before, as the beginning of a time in RFC 3339.
-    pub(crate) since: Option<String>,
+    /// Not before.
+    pub(crate) since: Option<Moment>,
     /// Not after.
-    pub(crate) until: Option<String>,
+    pub(crate) until: Option<Moment>,
+}
+
+/// The beginning of a time as the log writes it, in UTC: a day, or down to a part of a second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moment(String);
+
+impl Moment {
+    /// Reads one; another form would fit nothing, and nobody would know.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &[u8] = b"0000-00-00T00:00:00.000000000";
+        let begins = text.strip_suffix('Z').unwrap_or(text);
+        let fits = |(byte, form): (u8, &u8)| match form {
+            b'0' => byte.is_ascii_digit(),
+            sign => byte == *sign,
+        };
+        let whole = [4, 7, 10, 13, 16, 19].contains(&begins.len()) || begins.len() > 20;
+        let fits = begins.len() <= FORM.len() && begins.bytes().zip(FORM).all(fits);
+        if whole && fits {
+            return Ok(Self(begins.to_owned()));
+        }
+        Err(format!("{text} is not a time such as 2026-11-28 or 2026-11-28T02:00, in UTC"))
+    }
+
+    /// True if a time of the log is not before this.
+    fn begins(&self, time: &str) -> bool {
+        time.trim_end_matches('Z') >= self.0.as_str()
+    }
+
+    /// True if a time of the log is within this, or before.
+    fn ends(&self, time: &str) -> bool {
+        time.starts_with(&self.0) || time.trim_end_matches('Z') <= self.0.as_str()
+    }
 }
 
 /// One record, as people read it.
@@ -40,8 +73,9 @@ impl Question {
         let has = |text: &str| super::contains(line, text.as_bytes());
         // Cheap looks first: most lines are not parsed.
         let may = self.request.as_deref().is_none_or(has)
-            && self.lease.as_deref().is_none_or(has)
-            && (self.hashes.is_empty() || self.hashes.iter().any(|hash| has(hash)))
+            && (self.lease.as_deref().is_none_or(has)
+                || self.lease_hash.as_deref().is_some_and(has))
+            && self.hashes.iter().all(|hash| has(hash))
             && self.path.as_deref().is_none_or(|path| has(path.trim_end_matches('*')));
         if !may {
             return false;
@@ -49,17 +83,22 @@ impl Question {
         let Ok(record) = serde_json::from_slice::<Value>(line) else { return false };
         let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str);
         let time = text("/time").unwrap_or_default();
+        let asked = text("/request/path").unwrap_or_default();
+        // Whoever asks for a hash asks for it, and did nothing with what it is of.
+        let asks = asked.starts_with("sys/audit-hash/") && self.path.is_none();
         text("/type") != Some("checkpoint")
-            && self.since.as_deref().is_none_or(|since| time >= since)
-            && self.until.as_deref().is_none_or(|until| time <= until || time.starts_with(until))
+            && !(asks && (self.lease_hash.is_some() || !self.hashes.is_empty()))
+            && self.since.as_ref().is_none_or(|since| since.begins(time))
+            && self.until.as_ref().is_none_or(|until| until.ends(time))
             && self.path.as_deref().is_none_or(|path| {
-                let asked = text("/request/path").unwrap_or_default();
                 path.strip_suffix('*').map_or(asked == path, |start| asked.starts_with(start))
             })
             && self.request.as_deref().is_none_or(|id| text("/request/id") == Some(id))
             && self.lease.as_deref().is_none_or(|lease| {
-                [text("/response/secret/lease_id"), text("/details/lease_id")]
-                    .contains(&Some(lease))
+                let named = [text("/response/secret/lease_id"), text("/details/lease_id")];
+                let in_path = asked.strip_suffix(lease).is_some_and(|rest| rest.ends_with('/'));
+                let in_body = self.lease_hash.as_deref().is_some_and(has);
+                named.contains(&Some(lease)) || in_path || in_body
             })
     }
 }
@@ -144,7 +183,8 @@ pub(crate) fn explain(rows: &[Row]) -> Vec<String> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
         return vec!["nothing in these files fits".to_owned()];
     };
-    let mut told = vec![format!("{} records, from {} to {}", rows.len(), first.time, last.time)];
+    let records = if rows.len() == 1 { "record" } else { "records" };
+    let mut told = vec![format!("{} {records}, from {} to {}", rows.len(), first.time, last.time)];
     let mut by_whom: BTreeMap<(&str, &str, &str), (u64, &str)> = BTreeMap::new();
     for row in rows.iter().filter(|row| !row.request.is_empty()) {
         let path = row.what.split(' ').next().unwrap_or_default();
@@ -155,7 +195,7 @@ pub(crate) fn explain(rows: &[Row]) -> Vec<String> {
         let refused = rows.iter().filter(|row| {
             row.who == who
                 && row.did == did
-                && row.what.starts_with(path)
+                && row.what.split(' ').next() == Some(path)
                 && !row.outcome.starts_with('2')
                 && row.outcome != "asked"
         });
@@ -167,8 +207,11 @@ pub(crate) fn explain(rows: &[Row]) -> Vec<String> {
         told.push(format!("{who}: {did} {path}, {times}{refused}, last {last}"));
     }
     for row in rows.iter().filter(|row| row.did.starts_with("lease-")) {
-        let what = row.did.trim_start_matches("lease-").replace('-', " ");
-        told.push(format!("{}: the lease was {what} ({})", row.time, row.what));
+        let what = match row.did.trim_start_matches("lease-") {
+            "revocation-failed" => "could not be revoked yet".to_owned(),
+            done => format!("was {}", done.replace('-', " ")),
+        };
+        told.push(format!("{}: the lease {what} ({})", row.time, row.what));
     }
     told
 }
@@ -197,18 +240,53 @@ mod tests {
         };
         assert!(fits(|question| question.path = Some("secret/data/a".into())));
         assert!(fits(|question| question.path = Some("secret/*".into())));
+        assert!(fits(|question| question.path = Some("*".into())));
         assert!(!fits(|question| question.path = Some("secret/data".into())));
         assert!(fits(|question| question.request = Some("one".into())));
         assert!(!fits(|question| question.request = Some("on".into())));
         assert!(fits(|question| question.lease = Some("db/creds/app/x".into())));
         assert!(!fits(|question| question.lease = Some("db/creds/app".into())));
-        assert!(fits(
+        assert!(fits(|question| question.hashes = vec!["hmac-sha256:aa".into()]));
+        assert!(!fits(
             |question| question.hashes = vec!["hmac-sha256:bb".into(), "hmac-sha256:aa".into()]
         ));
-        assert!(!fits(|question| question.hashes = vec!["hmac-sha256:bb".into()]));
-        assert!(fits(|question| question.since = Some("2026-01-02".into())));
-        assert!(fits(|question| question.until = Some("2026-01-02".into())));
-        assert!(!fits(|question| question.until = Some("2026-01-01".into())));
+        let fits_between = |since: &str, until: &str| {
+            let moment = |text| Some(Moment::parse(text).unwrap());
+            Question { since: moment(since), until: moment(until), ..Question::default() }
+                .fits(line.as_bytes())
+        };
+        assert!(fits_between("2026-01-02", "2026-01-02"));
+        assert!(fits_between("2026-01-02T03:04:05Z", "2026-01-02T03:04:05"));
+        assert!(fits_between("2026-01", "2026-01-02T03:04"));
+        assert!(!fits_between("2026-01-01", "2026-01-01"));
+        assert!(!fits_between("2026-01-02T03:05", "2027"));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_and_not_compared() {
+        for text in
+            ["yesterday", "", "26-11-28", "2026-11-28 02:00", "2026-11-2", "2026-11-28T02:00+01:00"]
+        {
+            assert!(Moment::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_found_where_a_path_a_body_or_an_answer_names_it() {
+        let lease = "db/creds/app/x";
+        let question = |hash: Option<&str>| Question {
+            lease: Some(lease.to_owned()),
+            lease_hash: hash.map(str::to_owned),
+            ..Question::default()
+        };
+        let other =
+            |path: &str| response("one", path, 204).replace(r#""lease_id":"db/creds/app/x""#, "");
+        assert!(question(None).fits(response("one", "db/creds/app", 200).as_bytes()));
+        assert!(question(None).fits(other("sys/leases/revoke/db/creds/app/x").as_bytes()));
+        let revoked = other("sys/leases/revoke");
+        assert!(!question(None).fits(revoked.as_bytes()));
+        assert!(question(Some("hmac-sha256:aa")).fits(revoked.as_bytes()));
+        assert!(!question(Some("hmac-sha256:aa")).fits(other("sys/audit-hash/file").as_bytes()));
     }
 
     #[test]

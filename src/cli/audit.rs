@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::failure::Failure;
 use super::output::{self, harmless_lines};
 use super::table::table;
-use crate::auditing::{self, Question};
+use crate::auditing::{self, Moment, Question};
 
 /// What is done with audit files.
 #[derive(Debug, Subcommand)]
@@ -91,12 +91,12 @@ pub(crate) enum AuditCommand {
   mssm audit search -path=secret/data/app /var/log/mssm/audit.log*
   mssm audit search -path='db/creds/*' -since=2026-11-01 -format=json audit.log*
   mssm audit search -accessor=V1StGXR8Z5jdHi6B audit.log*     asks the server how it is hashed")]
-    Search(SearchArgs),
+    Search(Box<SearchArgs>),
     /// Tell what the records that are found come to
     #[command(after_help = "Examples:
   mssm audit explain -lease=db/creds/app/0e8ye4lSkTX6vWwXNRr5ulFl /var/log/mssm/audit.log*
   mssm audit explain -username=v-token-app-x1 audit.log*      asks the server how it is hashed")]
-    Explain(SearchArgs),
+    Explain(Box<SearchArgs>),
 }
 
 /// What is looked for; a record fits all that is given.
@@ -108,31 +108,34 @@ pub(crate) struct SearchArgs {
     /// The request's id
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
-    /// The lease's id
+    /// The lease's id; the server says how it is hashed where a body named it
     #[arg(long, value_name = "ID")]
     lease: Option<String>,
-    /// The accessor of the token that asked; the server says how it is hashed
+    /// The accessor of a token: what it did, and what was done with it; the server says how it is hashed
     #[arg(long)]
     accessor: Option<String>,
     /// The name of a database login; the server says how it is hashed
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
+    /// The device whose log it is: each hashes in a way of its own
+    #[arg(long, value_name = "NAME", default_value = "file")]
+    device: String,
     /// A value as it stands in the log, from sys/audit-hash
     #[arg(long, value_name = "hmac-sha256:HEX")]
     hash: Option<String>,
-    /// Not before this time, such as 2026-11-28 or 2026-11-28T02:00
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    /// Not before this time, such as 2026-11-28 or 2026-11-28T02:00, in UTC
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    since: Option<Moment>,
     /// Not after this time
-    #[arg(long, value_name = "TIME")]
-    until: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    until: Option<Moment>,
     /// The files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
-/// Says how a value stands in the log.
-pub(crate) type Hasher<'a> = dyn Fn(&str) -> Result<String, Failure> + 'a;
+/// Says how a value stands in a device's log.
+pub(crate) type Hasher<'a> = dyn Fn(&str, &str) -> Result<String, Failure> + 'a;
 
 /// Runs one of them.
 pub(crate) fn run(
@@ -142,7 +145,9 @@ pub(crate) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let text = match command {
-        AuditCommand::Verify { key, head, files } => auditing::verify(key, head.as_deref(), files),
+        AuditCommand::Verify { key, head, files } => {
+            auditing::verify(key, head.as_deref(), files).map(|told| harmless_lines(&told))
+        }
         AuditCommand::Prove { key, out, request, files } => auditing::prove(key, request, files)
             .and_then(|proofs| match out {
                 Some(prefix) => write(&proofs, prefix),
@@ -169,29 +174,42 @@ pub(crate) fn run(
             };
         }
         AuditCommand::Search(args) => {
-            let lines = found(args, hasher)?;
+            let (lines, _) = found(args, hasher)?;
             Ok(if json { lines.join("\n") } else { shown(&lines) })
         }
         AuditCommand::Explain(args) => {
-            let rows = auditing::rows(&found(args, hasher)?);
-            let told = auditing::explain(&rows);
-            let told = told.iter().map(|told| harmless_lines(told)).collect::<Vec<_>>();
+            let (lines, unasked) = found(args, hasher)?;
+            let told = auditing::explain(&auditing::rows(&lines));
+            let told =
+                told.iter().chain(&unasked).map(|told| harmless_lines(told)).collect::<Vec<_>>();
             Ok(if json { serde_json::json!(told).to_string() } else { told.join("\n") })
         }
     };
     output::written(writeln!(out, "{}", text.map_err(Failure::usage)?.trim_end()))
 }
 
-/// The lines that fit; of a login also what became of its lease.
-fn found(args: &SearchArgs, hasher: &Hasher<'_>) -> Result<Vec<String>, Failure> {
+/// The lines that fit, of a login also what became of its lease; and what could not be looked for.
+fn found(args: &SearchArgs, hasher: &Hasher<'_>) -> Result<(Vec<String>, Option<String>), Failure> {
     let mut hashes: Vec<String> = args.hash.iter().cloned().collect();
     for value in [&args.accessor, &args.username].into_iter().flatten() {
-        hashes.push(hasher(value)?);
+        hashes.push(hasher(&args.device, value)?);
     }
-    let mut question = Question {
+    let mut unasked = None;
+    // The files alone say most of it, without a server too.
+    let mut hash_of = |lease: &String| {
+        let hash = hasher(&args.device, lease).ok();
+        if hash.is_none() {
+            let text = "the server did not say how the lease's id is hashed: who named it in a body, \
+                        as revoking does, is not among these";
+            unasked = Some(text.to_owned());
+        }
+        hash
+    };
+    let question = Question {
         path: args.path.clone(),
         request: args.request_id.clone(),
         lease: args.lease.clone(),
+        lease_hash: args.lease.as_ref().and_then(&mut hash_of),
         hashes,
         since: args.since.clone(),
         until: args.until.clone(),
@@ -199,12 +217,14 @@ fn found(args: &SearchArgs, hasher: &Hasher<'_>) -> Result<Vec<String>, Failure>
     let mut lines = auditing::search(&question, &args.files).map_err(Failure::usage)?;
     if args.username.is_some() {
         for lease in auditing::leases(&lines) {
-            question = Question { lease: Some(lease), ..Question::default() };
+            let lease_hash = hash_of(&lease);
+            let question = Question { lease: Some(lease), lease_hash, ..Question::default() };
             let more = auditing::search(&question, &args.files).map_err(Failure::usage)?;
-            lines.extend(more.into_iter().filter(|line| line.contains("\"type\":\"event\"")));
+            let more = more.into_iter().filter(|line| !lines.contains(line));
+            lines.extend(more.collect::<Vec<_>>());
         }
     }
-    Ok(lines)
+    Ok((lines, unasked))
 }
 
 fn one_line(line: &str) -> Option<String> {

@@ -71,7 +71,8 @@ fn what_became_of_a_lease_and_whose_a_login_was_is_told() {
     });
     for arguments in [["explain", "-lease", &login.lease], ["explain", "-username", &login.user]] {
         let told = told(&server, &arguments);
-        for words in ["root from 127.0.0.1: read db/creds/app, once", "was revoked"] {
+        let by_whom = "root from 127.0.0.1: update sys/leases/revoke, once";
+        for words in ["root from 127.0.0.1: read db/creds/app, once", by_whom, "was revoked"] {
             assert!(told.contains(words), "{arguments:?}: {told}");
         }
     }

@@ -10,6 +10,8 @@ mod audit_devices;
 #[cfg(test)]
 mod audit_faults;
 #[cfg(test)]
+mod audit_forged;
+#[cfg(test)]
 mod audit_people;
 #[cfg(test)]
 mod audit_refused;

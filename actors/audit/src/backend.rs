@@ -7,12 +7,28 @@ mod retired;
 #[cfg(test)]
 mod suite;
 
+use std::io::{self, BufRead, Read};
+
 pub use file::FileBackend;
-pub(crate) use file::LINE_BYTES_MAX;
 pub use memory::MemoryBackend;
 use mssm_domain::Timestamp;
 pub(crate) use remote::{Address, Http, Remote, Socket, Stdout, Syslog, facility};
 pub use retired::Keep;
+
+/// The longest line that is read back; ours are far shorter, since entries are bounded.
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// Reads a line with its break, or what there is of the last one, in place of what `line` held.
+///
+/// Who may write the folder could put an endless one there, in a file of a few bytes: that is an error.
+pub(crate) fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
+    line.clear();
+    let read = reader.take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', line)?;
+    if read > LINE_BYTES_MAX {
+        return Err(io::Error::other("a line is longer than those of an audit log are"));
+    }
+    Ok(read)
+}
 
 /// Why a backend takes no lines at the moment, in words for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -69,9 +69,25 @@ pub struct Verdict {
     pub unsigned: u64,
     /// How far the log goes.
     pub head: Head,
+    /// What the server itself wrote down of damage to log or store: the first such lines.
+    pub confessed: Vec<String>,
     /// The first thing that is wrong; `None` if nothing is.
     pub finding: Option<Finding>,
 }
+
+/// The events by which a server says that something is not as it was.
+const CONFESSIONS: [&str; 8] = [
+    "lease-events-lost",
+    "log-adopted",
+    "log-damaged",
+    "log-missing",
+    "records-missed",
+    "store-rolled-back",
+    "store-tampered",
+    "store-tampering-accepted",
+];
+/// So many of them are kept.
+const CONFESSIONS_MAX: usize = 100;
 
 /// Checks the files of a log as one, whatever their order; they must hold the lines up to `head`,
 /// if one is given. `progress` is told the lines read so far, now and then.
@@ -209,7 +225,13 @@ impl State {
         if let Some(claim) = self.pending.take() {
             checkers.check(Claim { linked: true, ..claim });
         }
-        let prefix = Prefix::parse(&line.bytes).filter(|prefix| prefix.kind == "checkpoint");
+        let prefix = Prefix::parse(&line.bytes);
+        if prefix.is_some_and(|prefix| confesses(&prefix))
+            && self.verdict.confessed.len() < CONFESSIONS_MAX
+        {
+            self.verdict.confessed.push(String::from_utf8_lossy(&line.bytes).into_owned());
+        }
+        let prefix = prefix.filter(|prefix| prefix.kind == "checkpoint");
         if let (Some(prefix), Some(claimed)) = (prefix, claimed(&line.bytes))
             && claimed.key == key.public()
         {
@@ -259,6 +281,16 @@ impl State {
         };
         Finding { damage, seq, place: place.unwrap_or_default(), what }
     }
+}
+
+/// A look that costs little: the event's name is the first that follows the kind.
+fn confesses(prefix: &Prefix<'_>) -> bool {
+    let name = prefix.rest.strip_prefix(b",\"event\":\"").filter(|_| prefix.kind == "event");
+    name.is_some_and(|name| {
+        CONFESSIONS.iter().any(|known| {
+            name.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.starts_with(b"\""))
+        })
+    })
 }
 
 fn is_json(line: &[u8]) -> bool {

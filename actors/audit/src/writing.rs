@@ -38,6 +38,8 @@ pub(crate) struct Pen {
     pub(crate) log: Log,
     rotation: Rotation,
     current: Option<Current>,
+    /// Records of an earlier run that no checkpoint covered when the log was taken up.
+    adopted: Option<(u64, u64)>,
 }
 
 impl Pen {
@@ -47,7 +49,7 @@ impl Pen {
         rotation: Rotation,
     ) -> Self {
         let log = Log::default();
-        Self { clock, backend, log, rotation, current: None }
+        Self { clock, backend, log, rotation, current: None, adopted: None }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -78,11 +80,18 @@ impl Pen {
             let details = vec![("records", records)];
             Entry::Event { time: now, event: Event { name: "log-file-removed", details } }
         }));
+        // The first signature covers them too: whoever believes it must know that it came later.
+        let signs = self.log.public_key().is_some();
+        opening.extend(self.adopted.filter(|_| signs).map(|(first, last)| {
+            let details = vec![("records", format!("{first}-{last}"))];
+            Entry::Event { time: now, event: Event { name: "log-adopted", details } }
+        }));
         let batch = self.render(now, opening.iter().chain(entries.iter().copied()))?;
         if batch.lines == 0 {
             return Ok(0);
         }
         self.backend.append(&batch.bytes)?;
+        self.adopted = self.adopted.filter(|_| !signs);
         current.bytes += batch.bytes.len() as u64;
         self.current = Some(current);
         let lines = batch.lines;
@@ -130,19 +139,22 @@ impl Pen {
         }
         self.log.store = there.store.or(self.log.store);
         let fresh = found.first.is_none();
+        let begins = self.log.position.count() == 0;
+        if let Some(position) = there.position.as_ref().filter(|_| begins) {
+            self.log.resume(position.clone(), there.untold);
+            let last = position.count().saturating_sub(1);
+            self.adopted = there.unsigned.map(|first| (first, last));
+        }
         match there.position {
             None if there.lines == 0 => {}
-            Some(position) if self.log.position.count() == 0 => {
-                self.log.resume(position, there.untold);
-            }
-            Some(position) if self.log.position == position => {}
+            Some(position) if !there.broken && self.log.position == position => {}
             // An empty file beside closed ones, whose end may be behind what is known.
             _ if fresh && self.log.position.count() > 0 => {}
-            _ if self.log.position.count() == 0 => {
+            None if begins => {
                 let place = self.backend.place();
                 return Err(Blocked(format!("{place} is not an audit log: move it away")));
             }
-            // It was cut, or written to by somebody else: it is kept as it is.
+            // It was cut, or written to by somebody else, if only while no server ran: it is kept as it is.
             _ => {
                 let aside = self.backend.put_away(self.log.position.count())?;
                 tracing::error!(aside, "the audit file did not hold what was written to it");
@@ -176,13 +188,34 @@ struct There {
     store: Option<StoreEpoch>,
     untold: u64,
     lines: u64,
+    /// The first record behind the last checkpoint.
+    unsigned: Option<u64>,
+    /// True behind the first line that does not follow from the one before it.
+    broken: bool,
 }
 
 impl There {
     fn take(&mut self, line: &[u8]) {
         self.lines += 1;
+        let prefix = Prefix::parse(line);
+        let follows = |position: &Position| {
+            prefix.is_some_and(|line| line.seq == position.count() && line.prev == position.head())
+        };
+        self.broken |= !self.position.as_ref().is_none_or(follows);
+        if self.broken {
+            return;
+        }
+        match prefix {
+            Some(line) if line.kind == "checkpoint" => self.unsigned = None,
+            Some(line) => self.unsigned = self.unsigned.or(Some(line.seq)),
+            None => {}
+        }
         if tells_of_the_log(line) {
             if let Some(before) = Position::before(line) {
+                self.broken = self.position.as_ref().is_some_and(|known| *known != before);
+                if self.broken {
+                    return;
+                }
                 self.position = Some(before);
                 self.untold = 0;
             }

@@ -11,11 +11,8 @@ use mssm_messages::failpoint;
 use rustix::fs::{FlockOperation, flock};
 
 use super::retired::{self, Keep};
-use super::{AuditBackend, Blocked, Found};
+use super::{AuditBackend, Blocked, Found, LINE_BYTES_MAX, read_line};
 use crate::prefix::Prefix;
-
-/// The longest line that is read back; ours are far shorter, since entries are bounded.
-pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// What every line begins with.
 const BEGINNING: &[u8] = b"{\"seq\":";
@@ -60,7 +57,7 @@ impl FileBackend {
         let file = options.read(true).custom_flags(nofollow()).open(path)?;
         let mut start = Vec::new();
         file.take(BEGINNING.len() as u64).read_to_end(&mut start)?;
-        Ok(start.is_empty() || start == BEGINNING)
+        Ok(BEGINNING.starts_with(&start))
     }
 
     /// Notes what the last tidying did, if it is done.
@@ -86,11 +83,10 @@ impl FileBackend {
         let Some(newest) = retired::list(&self.path)?.pop() else { return Ok(()) };
         let mut reader = retired::open(&newest.path)?;
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line)? > 0 {
+        while read_line(&mut reader, &mut line)? > 0 {
             if let Some(whole) = line.strip_suffix(b"\n") {
                 each(whole);
             }
-            line.clear();
         }
         Ok(())
     }
@@ -103,12 +99,11 @@ impl FileBackend {
         };
         let mut reader = retired::open(&file.path)?;
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line)? > 0 {
+        while read_line(&mut reader, &mut line)? > 0 {
             let whole = line.strip_suffix(b"\n").unwrap_or(&line);
             if Prefix::parse(whole).is_some_and(|prefix| prefix.seq == seq) {
                 return Ok(Some(whole.to_vec()));
             }
-            line.clear();
         }
         Ok(None)
     }
@@ -147,8 +142,9 @@ impl FileBackend {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".torn-{whole}"));
         let aside = PathBuf::from(name);
-        let mut copy =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut copy = OpenOptions::new();
+        copy.write(true).create(true).truncate(true).mode(0o600).custom_flags(nofollow());
+        let mut copy = copy.open(&aside)?;
         copy.write_all(torn)?;
         copy.sync_all()?;
         file.set_len(whole)?;
@@ -157,7 +153,7 @@ impl FileBackend {
     }
 }
 
-fn nofollow() -> i32 {
+pub(super) fn nofollow() -> i32 {
     i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default()
 }
 
@@ -223,17 +219,17 @@ impl AuditBackend for FileBackend {
             skip_to(&mut reader, tail).map_err(|error| self.blocked("read", &error))?;
         let mut line = Vec::new();
         loop {
-            line.clear();
-            let read = reader
-                .read_until(b'\n', &mut line)
-                .map_err(|error| self.blocked("read", &error))?;
+            let read = read_line(&mut reader, &mut line);
+            let read = read.map_err(|error| self.blocked("read", &error))?;
             if read == 0 {
                 break;
             }
-            if read > LINE_BYTES_MAX {
-                return Err(Blocked(format!("{} is not an audit log", self.path.display())));
-            }
             let Some(whole) = line.strip_suffix(b"\n") else {
+                let ours = Self::begins_as_a_log(&self.path);
+                if !ours.map_err(|error| self.blocked("read", &error))? {
+                    let path = self.path.display();
+                    return Err(Blocked(format!("{path} is not an audit log: move it away")));
+                }
                 let aside = self
                     .set_aside(&file, length, &line)
                     .map_err(|error| self.blocked("set a torn line aside from", &error))?;
@@ -355,11 +351,12 @@ impl AuditBackend for FileBackend {
 
     fn gap(&mut self, from: u64) -> Option<(u64, u64)> {
         let mut next = from;
-        for file in retired::list(&self.path).ok()? {
+        // A name says nothing of what is under it: whose first line is another was put there.
+        for file in retired::list(&self.path).ok()?.into_iter().filter(retired::Retired::begins) {
             if file.first > next {
                 return Some((next, file.first - 1));
             }
-            next = next.max(file.last + 1);
+            next = next.max(file.last.saturating_add(1));
         }
         let open = self.open.as_ref()?;
         let (_, line) = line_from(&open.file, 0).ok()??;

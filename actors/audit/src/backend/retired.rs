@@ -11,6 +11,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use mssm_domain::Timestamp;
 
+use super::file::nofollow;
+use super::read_line;
+use crate::prefix::Prefix;
+
 /// What compression may cost: beside the log, on a thread of its own.
 const LEVEL: i32 = 3;
 const COMPRESSED: &str = ".zst";
@@ -35,6 +39,14 @@ pub(super) struct Retired {
 }
 
 impl Retired {
+    /// True if its first line is the one that its name says.
+    pub(super) fn begins(&self) -> bool {
+        let mut line = Vec::new();
+        let read = open(&self.path).and_then(|mut file| read_line(&mut file, &mut line));
+        let first = line.strip_suffix(b"\n").and_then(Prefix::parse);
+        read.is_ok() && first.is_some_and(|first| first.seq == self.first)
+    }
+
     fn is_compressed(&self) -> bool {
         self.path.to_string_lossy().ends_with(COMPRESSED)
     }
@@ -63,6 +75,10 @@ pub(super) fn list(log: &Path) -> io::Result<Vec<Retired>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
+        // A pipe would keep whoever opens it, a link would lead elsewhere.
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(numbers) = name.strip_prefix(&base) else { continue };
         let numbers = numbers.strip_suffix(COMPRESSED).unwrap_or(numbers);
@@ -127,7 +143,8 @@ fn is_older(file: &Path, age: Duration, now: Timestamp) -> bool {
 fn compress(file: &Path) -> io::Result<()> {
     let (whole, part) = (with_suffix(file, COMPRESSED), with_suffix(file, PART));
     let mut options = OpenOptions::new();
-    let target = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nofollow());
+    let target = options.open(&part)?;
     let mut encoder = zstd::stream::write::Encoder::new(&target, LEVEL)?;
     encoder.include_checksum(true)?;
     io::copy(&mut File::open(file)?, &mut encoder)?;

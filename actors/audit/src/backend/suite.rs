@@ -60,13 +60,31 @@ fn a_file_keeps_what_it_was_given() {
 fn a_torn_line_is_set_aside_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
-    std::fs::write(&path, "whole\nhal").unwrap();
+    let whole = "{\"seq\":0}\n";
+    std::fs::write(&path, whole.to_owned() + "hal").unwrap();
     let mut backend = FileBackend::new(&path);
     let mut seen = 0;
     let found = backend.open(u64::MAX, &mut |_| seen += 1).unwrap();
     assert_eq!(seen, 1);
     assert_eq!(std::fs::read_to_string(found.torn.unwrap()).unwrap(), "hal");
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+}
+
+#[test]
+fn a_file_that_is_no_log_keeps_its_last_line_and_a_link_in_a_torn_lines_place_leads_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("audit.log"), folder.path().join("other"));
+    std::fs::write(&path, "a letter\nto somebody").unwrap();
+    let refused = FileBackend::new(&path).open(u64::MAX, &mut |_| ()).unwrap_err();
+    assert!(refused.0.contains("is not an audit log"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "a letter\nto somebody");
+    let torn = "{\"seq\":0}\n{\"seq\":1";
+    std::fs::write(&path, torn).unwrap();
+    std::fs::write(&other, "kept").unwrap();
+    std::os::unix::fs::symlink(&other, folder.path().join("audit.log.torn-10")).unwrap();
+    assert!(FileBackend::new(&path).open(u64::MAX, &mut |_| ()).is_err());
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "kept");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);
 }
 
 #[test]

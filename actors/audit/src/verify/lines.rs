@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use crate::backend::read_line;
 use crate::prefix::Prefix;
 
 /// What a compressed file begins with (RFC 8878).
@@ -81,8 +82,11 @@ impl<'a> Lines<'a> {
     pub(crate) fn next(&mut self, line: &mut Line) -> io::Result<bool> {
         loop {
             if let Some(reader) = &mut self.current {
-                line.bytes.clear();
-                if reader.read_until(b'\n', &mut line.bytes)? > 0 {
+                let read = read_line(reader, &mut line.bytes).map_err(|error| {
+                    let (file, number) = (self.place.file.display(), self.place.line + 1);
+                    io::Error::new(error.kind(), format!("{file}, line {number}: {error}"))
+                })?;
+                if read > 0 {
                     line.whole = line.bytes.last() == Some(&b'\n');
                     if line.whole {
                         line.bytes.pop();
