@@ -37,7 +37,9 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+
 mod trail;
+mod turns;
 
 pub use door::{
     About, AuditPorts, DevicePorts, FrontDoor, JwtKeeperPorts, JwtPorts, JwtSignerPorts,

@@ -8,11 +8,11 @@ use actix_web::http::StatusCode;
 use actix_web::web::{Bytes, Payload};
 use futures_util::StreamExt;
 use mssm_domain::SecretBytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Refusal;
 use crate::rates::Rates;
+use crate::turns::{Class, Crowded, Turn, Turns};
 
 /// The bounds of the front door.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +21,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// All bodies in flight together, in bytes.
     pub bodies_bytes: usize,
-    /// How many reads are worked on at once, half as many changes, and half as many logins made.
+    /// How many reads are worked on at once, and as many changes.
     pub requests: usize,
-    /// How long a read or a change may wait for its turn. Short: what is answered late was better
-    /// refused at once, since its caller asks again.
-    pub queue: Duration,
-    /// How long a login and what ends access may wait for their turn.
-    pub patience: Duration,
     /// How fast one client may come.
     pub rates: Rates,
     /// How long the head of a connection's first request may take.
@@ -51,9 +46,7 @@ impl Default for Limits {
         Self {
             body_bytes: 2 << 20,
             bodies_bytes: 256 << 20,
-            requests: 512,
-            queue: Duration::from_millis(20),
-            patience: Duration::from_secs(5),
+            requests: READS_A_CORE * std::thread::available_parallelism().map_or(1, usize::from),
             rates: Rates::default(),
             head: Duration::from_secs(5),
             keep_alive: Duration::from_secs(75),
@@ -66,31 +59,17 @@ impl Default for Limits {
     }
 }
 
+/// More at once than keep a core busy while the disk is waited for only make each other late.
+const READS_A_CORE: usize = 32;
+
 /// The largest body of a request without a token, in bytes: shares are small.
 pub(crate) const ANONYMOUS: usize = 64 << 10;
-
-/// Places that are kept for what must go on however many ask for the rest.
-const VITAL: usize = 256;
-
-/// What waits for what: a flood of one kind takes no place of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// Unsealing, sealing, and what ends or prolongs access.
-    Vital,
-    /// What is made in a database.
-    Mint,
-    /// What else changes something.
-    Change,
-    /// The rest.
-    Read,
-}
 
 /// The bounds, and how much of them is taken; one for all workers.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) limits: Limits,
-    turns: [Arc<Semaphore>; 4],
-    places: usize,
+    pub(crate) turns: Turns,
     bodies: Arc<AtomicUsize>,
 }
 
@@ -123,20 +102,8 @@ impl Reservation {
 impl Gate {
     /// Bounds that nobody has taken anything of.
     pub(crate) fn new(limits: Limits) -> Self {
-        let half = limits.requests.div_ceil(2);
-        let places = [VITAL, half, half, limits.requests];
-        Self {
-            limits,
-            turns: places.map(|places| Arc::new(Semaphore::new(places))),
-            places: places.iter().sum(),
-            bodies: Arc::new(AtomicUsize::new(0)),
-        }
-    }
-
-    /// How many requests are being worked on.
-    pub(crate) fn in_flight(&self) -> usize {
-        let free = self.turns.iter().map(|turns| turns.available_permits()).sum();
-        self.places.saturating_sub(free)
+        let (turns, bodies) = (Turns::new(limits.requests), Arc::new(AtomicUsize::new(0)));
+        Self { limits, turns, bodies }
     }
 
     /// How many bytes of bodies are in flight.
@@ -145,24 +112,11 @@ impl Gate {
     }
 
     /// Waits for the request's turn.
-    pub(crate) async fn turn(&self, class: Class) -> Result<OwnedSemaphorePermit, Refusal> {
-        let [vital, mints, changes, reads] = &self.turns;
-        let (turns, wait) = match class {
-            Class::Vital => (vital, self.limits.patience),
-            Class::Mint => (mints, self.limits.patience),
-            Class::Change => (changes, self.limits.queue),
-            Class::Read => (reads, self.limits.queue),
-        };
-        if let Ok(turn) = Arc::clone(turns).try_acquire_owned() {
-            return Ok(turn);
-        }
-        let turn = Arc::clone(turns).acquire_owned();
-        if let Ok(Ok(turn)) = tokio::time::timeout(wait, turn).await {
-            return Ok(turn);
-        }
+    pub(crate) async fn turn(&self, class: Class) -> Result<Turn, Refusal> {
         let text = "too many requests in flight, try again";
         // The body is read: the connection can go on, which is cheaper than another handshake.
-        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text))
+        let refused = |Crowded| Refusal::new(StatusCode::TOO_MANY_REQUESTS, text);
+        self.turns.take(class).await.map_err(refused)
     }
 
     /// Reads a body within all bounds, and at most `most` bytes of it.
@@ -246,30 +200,6 @@ mod tests {
         assert_eq!(read(&gate, None, 101).await, Err(429));
         assert_eq!(gate.bytes_in_flight(), 0);
         assert_eq!(read(&gate, None, 100).await, Ok(100));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_waits_for_its_turn_but_not_for_ever() {
-        let gate = Gate::new(Limits { requests: 1, ..Limits::default() });
-        for class in [Class::Mint, Class::Change, Class::Read] {
-            let turn = gate.turn(class).await.unwrap();
-            assert_eq!(gate.turn(class).await.unwrap_err().status.as_u16(), 429);
-            drop(turn);
-            assert!(gate.turn(class).await.is_ok());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_full_of_one_kind_has_room_for_the_others() {
-        let gate = Gate::new(Limits { requests: 2, ..Limits::default() });
-        let _reads = [gate.turn(Class::Read).await.unwrap(), gate.turn(Class::Read).await.unwrap()];
-        let _mint = gate.turn(Class::Mint).await.unwrap();
-        let _change = gate.turn(Class::Change).await.unwrap();
-        assert_eq!(gate.in_flight(), 4);
-        for class in [Class::Read, Class::Mint, Class::Change] {
-            assert!(gate.turn(class).await.is_err(), "{class:?}");
-        }
-        assert!(gate.turn(Class::Vital).await.is_ok(), "access is ended all the same");
     }
 
     #[test]

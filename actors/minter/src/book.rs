@@ -153,6 +153,7 @@ impl Book {
         state.guards.clear();
         for (_, target) in state.targets.drain() {
             target.mint.close();
+            target.extend.close();
             target.revoke.close();
         }
     }

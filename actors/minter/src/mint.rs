@@ -376,7 +376,7 @@ pub(crate) async fn extend(book: &Book, msg: Extend) -> Result<(), EngineError> 
     let mut tries = 0;
     loop {
         tries += 1;
-        let session = target.mint.lend().await.map_err(unavailable)?;
+        let session = target.extend.lend().await.map_err(unavailable)?;
         check_server(&target, &session.facts)?;
         let end = expiration(&session.facts, msg.expires_at);
         let sql = extending(&credential, &end)?;

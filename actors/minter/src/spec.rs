@@ -10,8 +10,10 @@ use crate::record::ConnectionRecord;
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Making and extending logins.
+    /// Making logins.
     Mint,
+    /// Extending them; never waits behind making.
+    Extend,
     /// Changing passwords of users that stay.
     Rotate,
     /// Ending them; never waits behind making.
@@ -38,6 +40,7 @@ pub(crate) enum Place {
 pub(crate) fn application_name(cluster: ClusterId, boot: BootId, lane: Lane) -> String {
     let lane = match lane {
         Lane::Mint => 'm',
+        Lane::Extend => 'e',
         Lane::Rotate => 'p',
         Lane::Revoke => 'r',
     };

@@ -30,9 +30,9 @@ use crate::answer::Answer;
 use crate::call::{Call, Verb};
 use crate::door::{NEAR, Worker, ask};
 use crate::error::Refusal;
-use crate::limits::Class;
 use crate::pipeline::Visit;
 use crate::rates::Vital;
+use crate::turns::Class;
 use wellknown::WellKnown;
 
 /// The paths that are answered without a token, most of them also while sealed.
@@ -148,17 +148,23 @@ fn ends_or_prolongs(path: &str) -> bool {
     known || path.ends_with("/revoke")
 }
 
+/// What is written below these asks a database before it is answered.
+const DATABASES: [&str; 6] =
+    ["config", "roles", "static-roles", "rotate-root", "rotate-role", "creds"];
+
 /// What a request waits with for its turn.
 pub(crate) fn class(call: &Call) -> Class {
     let path = call.trimmed();
     let vital = ends_or_prolongs(path);
+    // Whose mount it is is not known yet: a secret of such a name waits with the logins.
+    let asks_a_database = path.rsplit('/').nth(1).is_some_and(|part| DATABASES.contains(&part));
     match call.verb {
         Verb::Write if vital || matches!(path, "sys/unseal" | "sys/init" | "sys/seal") => {
             Class::Vital
         }
-        Verb::Write | Verb::Patch | Verb::Delete => Class::Change,
-        // Whose mount it is is not known yet: a secret of such a name waits with the logins.
         Verb::Read if path.rsplit('/').nth(1) == Some("creds") => Class::Mint,
+        Verb::Write | Verb::Patch | Verb::Delete if asks_a_database => Class::Mint,
+        Verb::Write | Verb::Patch | Verb::Delete => Class::Change,
         Verb::Read | Verb::List => Class::Read,
     }
 }

@@ -14,7 +14,9 @@ use crate::record::ConnectionRecord;
 use crate::spec::{Lane, Spec, application_name};
 use crate::sweep::Sweep;
 
-/// How many sessions end logins at once, on each connection.
+/// How many sessions extend logins at once, on each connection.
+const EXTEND_SESSIONS: usize = 2;
+/// How many end them.
 const REVOKE_SESSIONS: usize = 4;
 
 /// A connection in use: its definition and its lanes.
@@ -24,6 +26,7 @@ pub(crate) struct Target {
     /// Which server it leads to, once that is known.
     pub(super) server: RefCell<Option<String>>,
     pub(crate) mint: Sessions,
+    pub(crate) extend: Sessions,
     pub(crate) revoke: Sessions,
     warmed: Cell<bool>,
     pub(crate) guard: Rc<Guard>,
@@ -43,10 +46,11 @@ impl Target {
         };
         let bound = usize::try_from(record.max_open_connections).unwrap_or(1);
         let mint = lane(Lane::Mint, bound).map_err(EngineError::Invalid)?;
+        let extend = lane(Lane::Extend, EXTEND_SESSIONS).map_err(EngineError::Invalid)?;
         let revoke = lane(Lane::Revoke, REVOKE_SESSIONS).map_err(EngineError::Invalid)?;
         let server = RefCell::new(record.system_identifier.clone());
         let (warmed, sweep) = (Cell::new(false), Sweep::new());
-        Ok(Self { record, version, server, mint, revoke, warmed, guard, sweep })
+        Ok(Self { record, version, server, mint, extend, revoke, warmed, guard, sweep })
     }
 
     /// False if the session leads to another server than the connection did.

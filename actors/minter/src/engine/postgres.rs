@@ -105,7 +105,7 @@ impl Place {
 /// and a login may be a member of the owner. What only new versions know is set by its name.
 fn settings(lane: Lane) -> String {
     let lock_timeout_ms = match lane {
-        Lane::Mint | Lane::Rotate => 5_000,
+        Lane::Mint | Lane::Extend | Lane::Rotate => 5_000,
         Lane::Revoke => 500,
     };
     format!(

@@ -87,7 +87,7 @@ fn read_version(said: &str) -> u32 {
 /// not sent away. Metadata and rows: the ladder finds out fast that it is blocked.
 fn settings(dialect: Dialect, lane: Lane) -> String {
     let wait_secs = match lane {
-        Lane::Mint | Lane::Rotate => 5,
+        Lane::Mint | Lane::Extend | Lane::Rotate => 5,
         Lane::Revoke => 1,
     };
     // MariaDB waits for its own tables however long it takes, but for a bound on the statement.

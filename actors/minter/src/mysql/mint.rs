@@ -234,7 +234,7 @@ pub(crate) async fn extend(
         DbError::Refused(_) => EngineError::Refused(error.public()),
         _ => EngineError::Unavailable(error.public()),
     };
-    let session = target.mint.lend().await.map_err(unavailable)?;
+    let session = target.extend.lend().await.map_err(unavailable)?;
     check_server(target, &session.facts)?;
     let end = msg.expires_at.after(GRACE);
     let dialect = session.facts.dialect;
