@@ -16,6 +16,7 @@ pub(crate) fn bounds(set: &LimitsConfig) -> Limits {
             address: rate(set.per_second_per_address, default.rates.address, 2),
             token: rate(set.per_second_per_token, default.rates.token, 2),
         },
+        connections_of_one: set.connections_per_address.unwrap_or(default.connections_of_one),
         ..default
     }
 }

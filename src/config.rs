@@ -106,6 +106,8 @@ pub struct LimitsConfig {
     pub requests_in_flight: Option<usize>,
     /// True to answer `sys/metrics` without a token.
     pub open_metrics: bool,
+    /// Connections that one address may hold, on each worker.
+    pub connections_per_address: Option<usize>,
     /// Requests a second of one address without a good token; 0 for no bound.
     pub strangers_per_second: Option<u32>,
     /// Requests a second of one address; 0 for no bound.
@@ -156,6 +158,7 @@ impl Config {
                 bodies_in_flight_bytes: file.limits.bodies_in_flight_bytes,
                 requests_in_flight: file.limits.requests_in_flight,
                 open_metrics: file.limits.open_metrics.unwrap_or(false),
+                connections_per_address: file.limits.connections_per_address,
                 strangers_per_second: file.limits.strangers_per_second,
                 per_second_per_address: file.limits.per_second_per_address,
                 per_second_per_token: file.limits.per_second_per_token,

@@ -86,6 +86,7 @@ pub(super) struct Limits {
     pub(super) bodies_in_flight_bytes: Option<usize>,
     pub(super) requests_in_flight: Option<usize>,
     pub(super) open_metrics: Option<bool>,
+    pub(super) connections_per_address: Option<usize>,
     pub(super) strangers_per_second: Option<u32>,
     pub(super) per_second_per_address: Option<u32>,
     pub(super) per_second_per_token: Option<u32>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::{
-    Answer, CREATE, Client, Database, Login, Options, Server, Stopwatch, eventually,
+    Answer, CREATE, Client, Database, Login, Options, Raw, Server, Stopwatch, eventually,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -248,4 +248,34 @@ fn two_thousand_slow_connections_do_not_touch_good_ones() {
         assert!(watch.elapsed() < Duration::from_secs(3), "{:?}", watch.elapsed());
     }
     drop((slow, heads));
+}
+
+/// Loopback has many addresses: one takes all the connections that it gets, another still gets one.
+#[test]
+fn an_address_that_takes_all_connections_it_gets_leaves_some_to_others() {
+    let mut server = limited("connections_per_address = 20");
+    let workers = std::thread::available_parallelism().unwrap().get();
+    let held: Vec<TcpStream> =
+        (0..20 * workers + 50).map(|_| Raw::socket(server.port(), "127.0.0.2")).collect();
+    let closed = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!(stream.peek(&mut [0]), Ok(0))
+    };
+    eventually("what is too much is closed at once", SOON, || {
+        (held.iter().filter(|stream| closed(stream)).count() >= 50).then_some(())
+    });
+    server.root().get("sys/mounts").expect(200);
+    // What it lets go it may have again.
+    drop(held);
+    let health = b"GET /v1/sys/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    eventually("it is let in", SOON, || {
+        let mut raw = server.raw_from("127.0.0.2");
+        raw.send(health).ok()?;
+        raw.read_to_end().starts_with(b"HTTP/1.1 200").then_some(())
+    });
+    server.stop();
+    let told = server.audit_lines().into_iter().filter_map(|line| {
+        line.pointer("/details/too_many_connections")?.as_str()?.parse::<usize>().ok()
+    });
+    assert!(told.sum::<usize>() >= 50, "and why is written down");
 }

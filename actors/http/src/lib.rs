@@ -27,6 +27,7 @@ mod listening;
 mod metrics;
 mod path;
 mod pipeline;
+mod places;
 mod policy;
 mod rates;
 mod redact;

@@ -39,6 +39,8 @@ pub struct Limits {
     pub request: Duration,
     /// How many connections one worker takes.
     pub connections: usize,
+    /// And how many of those one address may hold.
+    pub connections_of_one: usize,
 }
 
 impl Default for Limits {
@@ -55,6 +57,7 @@ impl Default for Limits {
             body_rate: 1024,
             request: Duration::from_mins(1),
             connections: 4096,
+            connections_of_one: 3072,
         }
     }
 }

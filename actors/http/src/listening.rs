@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use actix_http::{HttpService, Protocol};
 use actix_server::GracefulShutdownSignal;
-use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, map_config};
+use actix_service::{
+    IntoServiceFactory, ServiceFactory, ServiceFactoryExt, apply_fn_factory, map_config,
+};
 use actix_tls::accept::TlsError;
 use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_web::dev::{AppConfig, Service};
@@ -23,6 +25,7 @@ use crate::door::Worker;
 use crate::front::front;
 use crate::limits::Limits;
 use crate::metrics::Handshake;
+use crate::places::Place;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -36,7 +39,7 @@ pub(crate) fn service(
     limits: Limits,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()> {
-    let metrics = Arc::clone(&worker.metrics);
+    let (metrics, refused) = (Arc::clone(&worker.metrics), Arc::clone(&worker.metrics));
     let door = web::to(move |request: HttpRequest, payload: Payload| {
         front(Rc::clone(&worker), request, payload)
     });
@@ -63,14 +66,30 @@ pub(crate) fn service(
         .finish(map_config(app, |()| AppConfig::default()));
     let mut acceptor = Acceptor::new(tls);
     acceptor.set_handshake_timeout(HANDSHAKE);
-    acceptor
+    let served = acceptor
         .map_err(move |error| metrics.handshake_failed(why(&error)))
         .and_then(|stream: TlsStream<TcpStream>| async {
             let peer = stream.get_ref().0.peer_addr().ok();
             Ok((stream, Protocol::Http1, peer))
         })
         // What goes wrong on a connection is its client's affair.
-        .and_then(http.map_err(drop))
+        .and_then(http.map_err(drop));
+    apply_fn_factory(served, move |stream: TcpStream, served| {
+        let client = stream.peer_addr().ok();
+        let place = client.and_then(|it| Place::take(it.ip(), limits.connections_of_one));
+        if place.is_none() {
+            refused.handshake_failed(Handshake::TooMany);
+        }
+        let served = place.is_some().then(|| served.call(stream));
+        async move {
+            let answered = match served {
+                Some(served) => served.await,
+                None => Err(()),
+            };
+            drop(place);
+            answered
+        }
+    })
 }
 
 /// Why there was no TLS, in words that no client chooses.

@@ -30,11 +30,20 @@ pub(crate) enum Handshake {
     BrokenOff,
     /// Anything else that breaks the rules of TLS.
     Wrong,
+    /// None was begun: the address holds too many connections.
+    TooMany,
 }
 
 /// See [`Handshake`].
-const HANDSHAKES: [&str; 6] =
-    ["timed_out", "not_tls", "nothing_in_common", "refused_by_client", "broken_off", "wrong"];
+const HANDSHAKES: [&str; 7] = [
+    "timed_out",
+    "not_tls",
+    "nothing_in_common",
+    "refused_by_client",
+    "broken_off",
+    "wrong",
+    "too_many_connections",
+];
 
 /// Refusals that no line of the audit log is written for, by their status: anybody may cause them.
 const UNWRITTEN: [(u16, &str); 5] = [

@@ -143,7 +143,7 @@ impl Turnstile {
 }
 
 /// Who counts as one client: an address, or the /64 that one holder of IPv6 addresses gets.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),

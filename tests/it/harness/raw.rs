@@ -1,12 +1,14 @@
 //! Bytes over TLS as they are, for what no polite client would send.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use socket2::{Domain, SockAddr, Socket, Type};
+
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// Longer than the server waits for a slow client.
@@ -24,6 +26,22 @@ pub(crate) struct RawAnswer {
 
 impl Raw {
     pub(crate) fn connect(port: u16, certificate: &[u8]) -> Self {
+        Self::from("127.0.0.1", port, certificate)
+    }
+
+    /// A connection from an address of this machine.
+    pub(crate) fn socket(port: u16, from: &str) -> TcpStream {
+        let address = |host: &str, port: u16| {
+            SockAddr::from(SocketAddr::new(host.parse().expect("an address"), port))
+        };
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&address(from, 0)).expect("an address of this machine");
+        socket.connect(&address("127.0.0.1", port)).expect("the server listens");
+        socket.into()
+    }
+
+    /// The same as [`Self::connect`], from an address of this machine.
+    pub(crate) fn from(from: &str, port: u16, certificate: &[u8]) -> Self {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(certificate).expect("a certificate");
         roots.add(certificate).expect("a root");
@@ -35,7 +53,7 @@ impl Raw {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
-        let socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+        let socket = Self::socket(port, from);
         socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         socket.set_write_timeout(Some(PATIENCE)).expect("a time limit");
         Self(StreamOwned::new(connection, socket))

@@ -160,7 +160,12 @@ impl Server {
     }
 
     pub(crate) fn raw(&self) -> Raw {
-        Raw::connect(self.port, &self.certificate)
+        self.raw_from("127.0.0.1")
+    }
+
+    /// One from another address of this machine.
+    pub(crate) fn raw_from(&self, address: &str) -> Raw {
+        Raw::from(address, self.port, &self.certificate)
     }
 
     pub(crate) const fn port(&self) -> u16 {
