@@ -29,8 +29,10 @@ pub(super) fn rights(names: &[String]) -> String {
     let names = literals(names.iter().map(String::as_str));
     let detours = literals(DETOURS);
     // Who may become a role that can log in may give it a password. From PostgreSQL 16 on a member may be
-    // kept from that.
-    const BECOMES: &str = "coalesce((to_jsonb(a) ->> 'set_option')::boolean, true)";
+    // kept from that; but who inherits its rights owns its tables, and an index of a function of one's own
+    // on one of them runs that function as the role.
+    const BECOMES: &str = "(coalesce((to_jsonb(a) ->> 'set_option')::boolean, true) \
+         OR coalesce((to_jsonb(a) ->> 'inherit_option')::boolean, true))";
     format!(
         "WITH RECURSIVE reach AS (SELECT oid FROM pg_roles WHERE rolname IN ({names}) \
          UNION SELECT a.roleid FROM pg_auth_members a JOIN reach ON a.member = reach.oid), \
