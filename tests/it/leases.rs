@@ -221,6 +221,10 @@ fn a_lease_is_found_by_its_database_username_and_lists_come_in_pages() {
     eventually("its end is known", SOON, || {
         (by_name(&logins[3]).expect(200).text_at("/data/state") == "ended").then_some(())
     });
+    let ended = by_name(&logins[3]);
+    assert_eq!(ended.number_at("/data/ttl"), 0);
+    assert!(ended.text_at("/data/end_time") < ended.text_at("/data/expire_time"), "{}", ended.text);
+    root.get("sys/leases/count?type=irrevocabel").refused(400, "irrevocable");
     root.put("sys/leases/lookup", json!({"username": "nobody"})).refused(400, "invalid lease");
     let all = root.list("sys/leases/lookup/db/creds/app").expect(200).keys();
     let mut paged = Vec::new();

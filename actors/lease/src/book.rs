@@ -16,7 +16,7 @@ use mssm_domain::{ConnectionId, ExpiryIndex, LeaseState, MountId, Timestamp, Tok
 pub(crate) use self::listing::Listed;
 pub(crate) use self::revoking::{Batch, Reply};
 use crate::holders::Holders;
-use crate::lane::Lane;
+use crate::lane::{Lane, Rank};
 use crate::overdue::Overdue;
 use crate::places::{Place, Places, change};
 
@@ -49,6 +49,7 @@ struct Entry {
     attempts: u16,
     phase: Phase,
     busy: bool,
+    rank: Rank,
     alone: bool,
     forced: bool,
 }
@@ -294,6 +295,7 @@ impl Book {
             phase,
             // What is pending is being made.
             busy: phase == Phase::Pending,
+            rank: Rank::Fresh,
             alone: false,
             forced: false,
         };
@@ -318,9 +320,9 @@ impl Book {
     fn enqueue(&mut self, slot: u32) {
         let Some(entry) = self.entry_mut(slot) else { return };
         entry.phase = Phase::Queued;
-        let place = entry.place;
+        let (place, rank) = (entry.place, entry.rank);
         if let Some(lane) = self.lane(place) {
-            lane.push(slot);
+            lane.push(slot, rank);
         }
     }
 

@@ -117,7 +117,7 @@ impl Session {
                 record.left_behind = true;
                 given_up.push((version, record));
             } else {
-                self.fail(lease, Reply::Answered, "its record cannot be read");
+                self.fail(lease, Reply::Answered, false, "its record cannot be read");
             }
         }
         if !given_up.is_empty() {
@@ -143,7 +143,7 @@ impl Session {
             self.tell(lease, &Ok(()));
             if let Err(error) = buried {
                 warn!(%error, lease, "an ended lease could not be buried; it is tried again");
-                self.fail(lease, Reply::Answered, "its end could not be stored");
+                self.fail(lease, Reply::Answered, false, "its end could not be stored");
                 continue;
             }
             self.book.borrow_mut().remove(lease);

@@ -188,8 +188,8 @@ impl Handler<Lookup> for LeaseManager {
 }
 
 fn view(record: LeaseRecord) -> LeaseView {
-    let LeaseRecord { lease, state, name, error, .. } = record;
-    LeaseView { lease, state, name, revoke_error: error }
+    let LeaseRecord { lease, state, name, error, ended_at, .. } = record;
+    LeaseView { lease, state, name, revoke_error: error, ended_at }
 }
 
 impl Handler<LookupName> for LeaseManager {

@@ -8,6 +8,7 @@ use mssm_messages::{BarrierError, Changes, failpoint, guarded_async};
 use tracing::{info, warn};
 
 use crate::book::{Batch, Ending, Reply};
+use crate::lane::Rank;
 pub(crate) use crate::record::bytes_of;
 use crate::record::{LeaseRecord, live_path};
 use crate::session::{Session, bump};
@@ -180,7 +181,7 @@ impl Session {
     async fn revoke_batch(self: &Rc<Self>, batch: &Batch) {
         let found = self.find(batch).await;
         if found.is_empty() {
-            self.book.borrow_mut().returned(batch.target, Reply::Refused, self.uptime());
+            self.book.borrow_mut().returned(batch, Reply::Refused, self.uptime());
             return;
         }
         let credentials = found.iter().map(|(_, record)| Revocation {
@@ -189,7 +190,11 @@ impl Session {
             in_doubt: record.doubt(self.ground.boot),
         });
         failpoint::here("revoke.before_ladder");
-        let message = Revoke { target: batch.target, credentials: credentials.collect() };
+        let message = Revoke {
+            target: batch.target,
+            credentials: credentials.collect(),
+            access_only: batch.rank != Rank::Cleaning,
+        };
         let (reply, why) = match self.ground.engines.get(&batch.engine) {
             None => (Reply::Refused, "no engine of this kind is running".to_owned()),
             Some(ports) => match ports.revoke.ask(message, REVOKE_DEADLINE).await {
@@ -201,6 +206,10 @@ impl Session {
                     (Reply::Unanswered, error.to_string())
                 }
                 Ok(Err(error)) => (Reply::Refused, error.to_string()),
+                // The target answered when access ended: what is left of them takes long.
+                Err(error) if batch.rank == Rank::Cleaning => {
+                    (Reply::Refused, format!("the engine: {error}"))
+                }
                 Err(error) => (Reply::Unanswered, format!("the engine: {error}")),
             },
         };
@@ -223,7 +232,7 @@ impl Session {
                 }
                 Err(_) => {
                     let why = "its record cannot be read";
-                    self.fail(lease, Reply::Answered, why);
+                    self.fail(lease, Reply::Answered, false, why);
                 }
             }
         }
@@ -239,18 +248,20 @@ impl Session {
         why: &str,
     ) -> Vec<(u16, String)> {
         warn!(target_id = %batch.target, count = leases.len(), why, "revocation did not come through");
-        let failed =
-            leases.iter().map(|lease| (self.fail(lease, reply, why), why.to_owned())).collect();
-        self.book.borrow_mut().returned(batch.target, reply, self.uptime());
+        let failed = leases
+            .iter()
+            .map(|lease| (self.fail(lease, reply, false, why), why.to_owned()))
+            .collect();
+        self.book.borrow_mut().returned(batch, reply, self.uptime());
         if reply == Reply::Unanswered {
             self.tell_target(batch.target, why);
         }
         failed
     }
 
-    pub(crate) fn fail(&self, lease: &str, reply: Reply, why: &str) -> u16 {
+    pub(crate) fn fail(&self, lease: &str, reply: Reply, ended: bool, why: &str) -> u16 {
         bump(&self.failures_total);
-        let attempts = self.book.borrow_mut().failed(lease, reply, self.uptime());
+        let attempts = self.book.borrow_mut().failed(lease, reply, ended, self.uptime());
         if attempts > 3 && failpoint::is_planted(failpoint::Fault::GivenUp) {
             self.book.borrow_mut().remove(lease);
         }
@@ -265,22 +276,27 @@ impl Session {
         let (mut left, mut failed) = (Vec::new(), Vec::new());
         for ((version, record), outcome) in found.into_iter().zip(outcomes) {
             let lease = record.lease.id.as_str();
-            let why = match outcome {
+            let (ended, why) = match outcome {
                 Outcome::Gone => {
                     self.book.borrow_mut().finishing(lease);
                     gone.push((version, record));
                     continue;
                 }
+                Outcome::Unfinished if !self.book.borrow().is_forced(lease) => {
+                    self.book.borrow_mut().unfinished(lease);
+                    continue;
+                }
+                Outcome::Unfinished => (true, "what it left was given up".to_owned()),
                 Outcome::AccessEnded(why) => {
                     self.tell(lease, &Ok(()));
-                    why
+                    (true, why)
                 }
-                Outcome::Failed(why) => why,
+                Outcome::Failed(why) => (false, why),
             };
-            failed.push((self.fail(lease, Reply::Answered, &why), why));
+            failed.push((self.fail(lease, Reply::Answered, ended, &why), why));
             left.push((version, record));
         }
-        self.book.borrow_mut().returned(batch.target, Reply::Answered, self.uptime());
+        self.book.borrow_mut().returned(batch, Reply::Answered, self.uptime());
         self.pump();
         if !gone.is_empty() {
             self.bury(gone).await;
@@ -307,6 +323,7 @@ impl Session {
             if !attempts.is_power_of_two() {
                 continue;
             }
+            warn!(%lease, attempts, why, "a lease's end failed; it is tried on");
             lines.push(self.line("lease-revocation-failed", &record, Some(why)));
             record.begin_ending(self.ground.boot, REVOKED);
             record.error = Some(why.chars().take(ERROR_CHARS).collect());

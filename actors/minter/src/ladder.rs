@@ -6,15 +6,18 @@ mod access;
 mod cleanup;
 mod estate;
 mod fence;
+mod pressing;
 
 pub(crate) use cleanup::{owner_query, unfit_owner};
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mssm_domain::{BootId, LeaseId, same_in_constant_time};
 use mssm_messages::engine::{EngineError, Outcome, Revoke};
 use mssm_messages::{BarrierError, failpoint};
+use tokio::time::Instant;
 
 use crate::book::{Book, Making, Target, damaged};
 use crate::engine::{DbError, Row};
@@ -110,10 +113,14 @@ pub(crate) struct Ladder {
     book: Rc<Book>,
     target: Rc<Target>,
     session: Lent,
+    /// True if others may be waiting for their access to end: what takes long is left for later.
+    access_only: bool,
+    begun: Instant,
 }
 
 /// See [`Revoke`].
 pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>, EngineError> {
+    let (access_only, begun) = (msg.access_only, Instant::now());
     let mut verdicts = Verdicts(msg.credentials.iter().map(|_| None).collect());
     let mut cases = read_cases(book, msg, &mut verdicts).await?;
     let Some(first) = cases.first() else { return Ok(verdicts.finish()) };
@@ -129,7 +136,7 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
     guard::allow_ending(book, &target).await?;
     let session =
         target.revoke.lend().await.map_err(|error| EngineError::Unavailable(error.public()))?;
-    let ladder = Ladder { book: Rc::clone(book), target, session };
+    let ladder = Ladder { book: Rc::clone(book), target, session, access_only, begun };
     for oid in cases.iter().filter_map(|case| case.credential.oid.as_deref()) {
         book.ended.keep(ladder.target.record.id, oid);
     }
@@ -153,7 +160,9 @@ pub(crate) async fn sweep(book: &Rc<Book>, target: &Rc<Target>) -> Result<usize,
          AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.usesysid)"
     );
     let session = target.revoke.lend().await.map_err(words)?;
-    let ladder = Ladder { book: Rc::clone(book), target: Rc::clone(target), session };
+    let (access_only, begun) = (true, Instant::now());
+    let ladder =
+        Ladder { book: Rc::clone(book), target: Rc::clone(target), session, access_only, begun };
     let gone = match ladder.session.run(&gone).await {
         Ok(rows) => rows.len(),
         // Of roles that are gone only who may signal all backends can end sessions.
@@ -221,7 +230,8 @@ impl Ladder {
         }
         if !self.session.facts.dialect.is_postgres() {
             let (book, target) = (self.book.as_ref(), self.target.as_ref());
-            let climb = mysql::ladder::Climb { book, target, session: &self.session };
+            let (session, access_only) = (&*self.session, self.access_only);
+            let climb = mysql::ladder::Climb { book, target, session, access_only };
             return climb.climb(cases, verdicts).await;
         }
         failpoint::here("revoke.before_look");
@@ -327,6 +337,11 @@ impl Ladder {
             Some(Renamed { name, oid, marker: fields.next().flatten().unwrap_or_default() })
         };
         Ok(rows.into_iter().filter_map(role).collect())
+    }
+
+    /// True if whatever may take long is to be left for another time.
+    fn is_late(&self, patience: Duration) -> bool {
+        self.begun.elapsed() > patience
     }
 
     /// A session of its own, for what must not wait behind others of the lane.

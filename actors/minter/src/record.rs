@@ -63,7 +63,7 @@ impl ConnectionRecord {
             username: String::new(),
             password: empty(),
             allowed_roles: Vec::new(),
-            max_open_connections: 4,
+            max_open_connections: 8,
             tls_ca: String::new(),
             tls_certificate: String::new(),
             tls_key: empty(),

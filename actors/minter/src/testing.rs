@@ -207,14 +207,22 @@ impl Rig {
         logins: &[&Login],
         in_doubt: Option<BootId>,
     ) -> Result<Vec<Outcome>, EngineError> {
+        self.end(logins, in_doubt, false).await
+    }
+
+    pub(crate) async fn end(
+        &self,
+        logins: &[&Login],
+        in_doubt: Option<BootId>,
+        access_only: bool,
+    ) -> Result<Vec<Outcome>, EngineError> {
         let credentials = logins.iter().map(|login| Revocation {
             lease: login.lease.clone(),
             data: login.data.duplicate(),
             in_doubt,
         });
-        let target = logins[0].target;
-        let revoke = Revoke { target, credentials: credentials.collect() };
-        self.minter.send(revoke).await.unwrap()
+        let (target, credentials) = (logins[0].target, credentials.collect());
+        self.minter.send(Revoke { target, credentials, access_only }).await.unwrap()
     }
 
     /// What is known of a login before it is made, for those that never come through.

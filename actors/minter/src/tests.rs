@@ -9,6 +9,7 @@ mod estate;
 mod fake;
 mod fencing;
 mod guarding;
+mod held;
 mod hiding;
 mod hijack;
 mod laden;

@@ -192,6 +192,9 @@ pub struct Revoke {
     pub target: ConnectionId,
     /// Which; the reply has one outcome each, in order.
     pub credentials: Vec<Revocation>,
+    /// True if others may be waiting for their access to end: what is left when it has, and may take
+    /// long, need not be begun now ([`Outcome::Unfinished`]).
+    pub access_only: bool,
 }
 
 /// One credential to end.
@@ -211,6 +214,9 @@ pub struct Revocation {
 pub enum Outcome {
     /// Nothing of it is left, and nothing can come.
     Gone,
+    /// No login and no session is left; what else there is was not begun. Asked for again at once,
+    /// apart from those whose access has not ended yet.
+    Unfinished,
     /// No login and no session is left, but something remains to be cleaned up; says what. Tried again.
     AccessEnded(String),
     /// Access may still be possible; says why. Tried again.

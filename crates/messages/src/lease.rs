@@ -2,8 +2,8 @@
 
 use actix::Message;
 use mssm_domain::{
-    Caller, ErrorKind, Fault, Lease, LeaseId, LeaseState, MountId, RoleName, SecretText, TokenId,
-    Ttl,
+    Caller, ErrorKind, Fault, Lease, LeaseId, LeaseState, MountId, RoleName, SecretText, Timestamp,
+    TokenId, Ttl,
 };
 
 use crate::engine::{EngineError, EngineKind};
@@ -212,6 +212,8 @@ pub struct LeaseView {
     pub name: String,
     /// Why its last revocation failed, if it did.
     pub revoke_error: Option<String>,
+    /// When it was gone, if it is.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// Lists the segments one below a prefix of lease ids, sorted; folders end in `/`.

@@ -85,6 +85,7 @@ fn show(view: &LeaseView, now: Timestamp) -> Object {
     let path = lease.id.as_str().rsplit_once('/').map_or("", |(path, _)| path);
     let late = lease.expires_at.until(now).as_secs();
     let seconds = match left(now.until(lease.expires_at)) {
+        _ if view.state == LeaseState::Ended => "0".to_owned(),
         0 if late > 0 => format!("-{late}"),
         seconds => seconds.to_string(),
     };
@@ -104,6 +105,9 @@ fn show(view: &LeaseView, now: Timestamp) -> Object {
         .raw("ttl", &seconds)
         .text("path", path)
         .text("state", state);
+    if let Some(ended) = view.ended_at {
+        object = object.text("end_time", &ended.rfc3339());
+    }
     if !view.name.is_empty() {
         object = object.text("username", &view.name);
     }
@@ -178,8 +182,13 @@ async fn revoke_prefix(visit: &Visit, tail: &str, force: bool) -> Result<Answer,
 
 /// GET `sys/leases/count`: with `type=irrevocable` those whose end has failed so far, else all.
 async fn count(visit: &Visit) -> Result<Answer, Refusal> {
+    let irrevocable = match visit.call.query.get("type") {
+        None | Some("") => false,
+        Some("irrevocable") => true,
+        Some(_) => return Err(Refusal::invalid("type must be \"irrevocable\"")),
+    };
     let counts = put(&visit.worker.door.leases.count, Count, FAR).await??;
-    if visit.call.query.get("type") == Some("irrevocable") {
+    if irrevocable {
         let object = Object::new().number("lease_count", counts.overdue);
         return Ok(Answer::data(object.object("counts", Object::new())));
     }

@@ -7,6 +7,7 @@ use mssm_domain::ConnectionId;
 use mssm_messages::engine::EngineKind;
 
 use super::{Book, Phase, entry_at};
+use crate::lane::Rank;
 
 /// Leases that are noted to be overdue whenever their target does not answer: those that came last.
 const NOTED_MAX: usize = 50_000;
@@ -18,6 +19,8 @@ pub(crate) struct Batch {
     pub(crate) engine: EngineKind,
     /// What they fail together with.
     pub(crate) target: ConnectionId,
+    /// How far they all are.
+    pub(crate) rank: Rank,
     /// Whose.
     pub(crate) leases: Vec<Rc<str>>,
 }
@@ -51,16 +54,18 @@ impl Book {
             loop {
                 let mut engine = None;
                 let mut leases = Vec::new();
-                let batch = lane.next_batch(uptime, |slot| {
+                let batch = lane.next_batch(uptime, |slot, rank| {
                     let entry = entry_at(entries, slot)?;
                     let place = places.place(entry.place)?;
                     // A name that another lease has taken over meanwhile, or one that has left.
-                    if entry.phase != Phase::Queued || place.target != *target {
+                    let here = place.target == *target && entry.rank == rank;
+                    if entry.phase != Phase::Queued || !here {
                         return None;
                     }
                     Some(entry.alone || engine.is_some_and(|engine| engine != place.engine))
                         .inspect(|_| engine = engine.or(Some(place.engine)))
                 });
+                let Some((rank, batch)) = batch else { break };
                 for slot in batch {
                     if let Some(entry) = entry_at(entries, slot) {
                         entry.phase = Phase::Revoking;
@@ -68,7 +73,7 @@ impl Book {
                     }
                 }
                 let Some(engine) = engine.filter(|_| !leases.is_empty()) else { break };
-                batches.push(Batch { engine, target: *target, leases });
+                batches.push(Batch { engine, target: *target, rank, leases });
             }
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
@@ -76,12 +81,12 @@ impl Book {
     }
 
     /// A batch came back; what became of its members is told one by one before this.
-    pub(crate) fn returned(&mut self, target: ConnectionId, reply: Reply, uptime: Duration) {
-        let lane = self.lanes.entry(target).or_default();
+    pub(crate) fn returned(&mut self, batch: &Batch, reply: Reply, uptime: Duration) {
+        let lane = self.lanes.entry(batch.target).or_default();
         match reply {
-            Reply::Answered => lane.answered(),
+            Reply::Answered => lane.answered(batch.rank),
             Reply::Unanswered => {
-                lane.unanswered(uptime);
+                lane.unanswered(batch.rank, uptime);
                 for slot in lane.newest(NOTED_MAX) {
                     let entry = entry_at(&mut self.entries, slot);
                     if entry.is_some_and(|entry| entry.phase == Phase::Queued) {
@@ -89,13 +94,33 @@ impl Book {
                     }
                 }
             }
-            Reply::Refused => lane.refused(),
+            Reply::Refused => lane.refused(batch.rank),
         }
     }
 
+    /// Access has ended, and what else there is was not begun: that comes next.
+    pub(crate) fn unfinished(&mut self, id: &str) {
+        let Some(slot) = self.slot(id) else { return };
+        let Some(entry) = self.entry_mut(slot).filter(|entry| entry.phase == Phase::Revoking)
+        else {
+            return;
+        };
+        (entry.phase, entry.rank) = (Phase::Queued, Rank::Cleaning);
+        let place = entry.place;
+        if let Some(lane) = self.lane(place) {
+            lane.push(slot, Rank::Cleaning);
+        }
+    }
+
+    /// True if nobody has access by the lease any more, whatever is left of it.
+    pub(crate) fn access_ended(&self, id: &str) -> bool {
+        let entry = self.slot(id).and_then(|slot| self.entry(slot));
+        entry.is_none_or(|entry| entry.rank == Rank::Cleaning)
+    }
+
     /// A lease's revocation failed, so many times in a row now; it is tried again after a pause, or
-    /// as soon as its target answers if that is why.
-    pub(crate) fn failed(&mut self, id: &str, reply: Reply, uptime: Duration) -> u16 {
+    /// as soon as its target answers if that is why. `ended` says that access has ended.
+    pub(crate) fn failed(&mut self, id: &str, reply: Reply, ended: bool, uptime: Duration) -> u16 {
         let Some(slot) = self.slot(id) else { return 0 };
         let Some(entry) = self.entry_mut(slot) else { return 0 };
         if !matches!(entry.phase, Phase::Revoking | Phase::Finishing) {
@@ -104,14 +129,23 @@ impl Book {
         entry.phase = Phase::Queued;
         entry.attempts = entry.attempts.saturating_add(1);
         entry.alone = reply == Reply::Refused;
-        let (attempts, place) = (entry.attempts, entry.place);
+        entry.rank = match reply {
+            Reply::Answered if ended => Rank::Cleaning,
+            Reply::Answered => Rank::Failing,
+            // Nothing is known that was not before.
+            Reply::Refused => entry.rank.max(Rank::Failing),
+            Reply::Unanswered => entry.rank,
+        };
+        let (attempts, place, rank) = (entry.attempts, entry.place, entry.rank);
         if attempts == 1 {
             self.overdue.add(slot, uptime);
         }
         if let Some(lane) = self.lane(place) {
             match reply {
-                Reply::Unanswered => lane.push(slot),
-                Reply::Answered | Reply::Refused => lane.wait(slot, attempts.into(), uptime),
+                Reply::Unanswered => lane.push(slot, rank),
+                Reply::Answered | Reply::Refused => {
+                    lane.wait(slot, rank, attempts.into(), uptime);
+                }
             }
         }
         attempts

@@ -117,11 +117,13 @@ impl Model {
             if gone {
                 self.book.finishing(lease);
                 self.forget(lease);
+            } else if reply == Reply::Answered && index % 4 == 1 {
+                self.book.unfinished(lease);
             } else {
-                self.book.failed(lease, reply, self.uptime());
+                self.book.failed(lease, reply, index % 4 == 3, self.uptime());
             }
         }
-        self.book.returned(batch.target, reply, self.uptime());
+        self.book.returned(&batch, reply, self.uptime());
     }
 
     fn apply(&mut self, step: &Step) {

@@ -79,6 +79,49 @@ async fn access_that_ended_satisfies_the_caller_and_the_rest_is_tried_on() {
 }
 
 #[actix_rt::test]
+async fn nobodys_access_waits_for_what_others_left() {
+    let rig = Rig::new().await;
+    let laden = many(&rig, "app", 200).await;
+    pass(30).await;
+    let plain = many(&rig, "app", 200).await;
+    rig.world().cleaning_takes = Duration::from_secs(50);
+    rig.world().laden = laden.iter().map(|one| one.lease.id.clone()).collect();
+    // These have ended, and what they left takes long; then the others end.
+    pass(66).await;
+    let in_time = |one: &Issued| {
+        let world = rig.world();
+        let ended = world.ended.get(&one.lease.id);
+        ended.is_some_and(|at| one.lease.expires_at.until(*at) <= Duration::from_secs(2))
+    };
+    assert!(plain.iter().all(in_time), "access ends at its time");
+    assert!(!laden.iter().any(in_time), "and what was left takes longer");
+    let asked = tokio::time::Instant::now();
+    let last = &laden[199].lease.id;
+    let revoke = Revoke { lease: last.clone(), sync: true };
+    rig.manager.send(revoke).await.unwrap().unwrap();
+    assert!(
+        asked.elapsed() <= Duration::from_secs(11),
+        "its access has ended, so nobody is told of a failure"
+    );
+    pass(200).await;
+    rig.assert_all_ended("cleaned up at last").await;
+}
+
+#[actix_rt::test]
+async fn who_is_given_up_while_it_is_being_ended_goes() {
+    let rig = Rig::new().await;
+    let issued = rig.issue().await.unwrap();
+    rig.world().laden.insert(issued.lease.id.clone());
+    rig.world().access_takes = Duration::from_secs(20);
+    rig.world().cleaning_takes = Duration::from_secs(50);
+    revoke(&rig, &issued, false).await.unwrap();
+    let force = RevokePrefix { prefix: "db".to_owned(), sync: true, force: true };
+    rig.manager.send(force).await.unwrap().unwrap();
+    pass(12).await;
+    assert_eq!(rig.counts().await.ending, 0);
+}
+
+#[actix_rt::test]
 async fn a_thousand_leases_that_end_at_once_are_tried_within_two_seconds() {
     let rig = Rig::new().await;
     let issued = many(&rig, "app", 1000).await;

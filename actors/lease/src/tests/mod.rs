@@ -5,6 +5,7 @@ mod clock;
 mod ending;
 mod issuing;
 mod lately;
+mod log;
 mod outbox;
 mod reconciling;
 mod renewing;

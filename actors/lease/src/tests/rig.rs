@@ -9,7 +9,6 @@ use mssm_domain::{
     Accessor, BootId, Caller, Clock, ClusterId, ConnectionId, LeaseId, LeaseState, MountId,
     PolicyName, RoleName, SecretBytes, SecretText, Timestamp, TokenId, TokenKind, Ttl,
 };
-use mssm_messages::audit::{Append, AuditError, Entry};
 use mssm_messages::engine::{
     Confirm, Create, CreateError, Created, DynamicSecretsEngine, EngineError, EngineKind, Extend,
     LeaseRules, Outcome, Prepare, Prepared, Revoke, SecretsEngine, Unmount,
@@ -19,6 +18,7 @@ use mssm_messages::seal::{Closing, Opened};
 use mssm_messages::{Barrier, Changes, access};
 use mssm_testkit::{FakeKeys, MemoryStore, SeededRandom, TestClock, barrier_over};
 
+use super::log::{FakeAudit, Log};
 use crate::record::{LeaseRecord, ended_folder, live_folder, live_path};
 use crate::{LeaseConfig, LeaseManager};
 
@@ -42,6 +42,11 @@ pub(crate) struct World {
     pub(crate) making: VecDeque<Making>,
     pub(crate) extend_errors: VecDeque<EngineError>,
     pub(crate) revoke_replies: VecDeque<Outcome>,
+    /// They leave something behind when their access has ended.
+    pub(crate) laden: BTreeSet<LeaseId>,
+    /// How long it takes to end access, and to remove what was left.
+    pub(crate) access_takes: Duration,
+    pub(crate) cleaning_takes: Duration,
     pub(crate) down: bool,
     pub(crate) changed: bool,
     pub(crate) ttl: Option<u64>,
@@ -202,8 +207,13 @@ impl Handler<Revoke> for FakeEngine {
                 world.tried.entry(credential.lease.clone()).or_insert(clock.now());
             }
         }
+        let takes = {
+            let world = world.lock().unwrap();
+            let more = if msg.access_only { world.access_takes } else { world.cleaning_takes };
+            Duration::from_millis(100) + more
+        };
         Box::pin(async move {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(takes).await;
             let mut world = world.lock().unwrap();
             world.in_flight -= 1;
             if world.down {
@@ -211,7 +221,10 @@ impl Handler<Revoke> for FakeEngine {
             }
             let mut outcomes = Vec::new();
             for credential in msg.credentials {
-                let outcome = world.revoke_replies.pop_front().unwrap_or(Outcome::Gone);
+                let reply = world.revoke_replies.pop_front();
+                let laden = msg.access_only && world.laden.contains(&credential.lease);
+                let outcome = if laden { Outcome::Unfinished } else { Outcome::Gone };
+                let outcome = reply.unwrap_or(outcome);
                 if outcome == Outcome::Gone {
                     world.exists.remove(&credential.lease);
                     // Only who knows of the doubt finds what came late.
@@ -225,39 +238,6 @@ impl Handler<Revoke> for FakeEngine {
             }
             Ok(outcomes)
         })
-    }
-}
-
-/// The audit: takes events unless it is blocked.
-#[derive(Default)]
-pub(crate) struct Log {
-    pub(crate) names: Vec<(&'static str, bool)>,
-    pub(crate) times: Vec<Timestamp>,
-    pub(crate) blocked: bool,
-}
-
-struct FakeAudit(Shared<Log>);
-
-impl Actor for FakeAudit {
-    type Context = Context<Self>;
-}
-
-impl Handler<Append> for FakeAudit {
-    type Result = Result<(), AuditError>;
-
-    fn handle(&mut self, msg: Append, _ctx: &mut Self::Context) -> Self::Result {
-        let mut log = self.0.lock().unwrap();
-        if log.blocked {
-            return Err(AuditError::Blocked("told to".to_owned()));
-        }
-        for entry in msg.0 {
-            if let Entry::Event { event, time } = entry {
-                log.times.push(time);
-                let late = event.details.iter().any(|(name, _)| *name == "late");
-                log.names.push((event.name, late));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -16,8 +16,8 @@ use crate::sweep::Sweep;
 
 /// How many sessions extend logins at once, on each connection.
 const EXTEND_SESSIONS: usize = 2;
-/// How many end them.
-const REVOKE_SESSIONS: usize = 4;
+/// How many end them: the lease manager sends at most five batches, and one more looks around.
+const REVOKE_SESSIONS: usize = 6;
 
 /// A connection in use: its definition and its lanes.
 pub(crate) struct Target {

@@ -1,28 +1,27 @@
 //! Rungs 1 and 2: no new session with the secret, and none left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use mssm_messages::failpoint;
 
 use super::{Case, Ladder, Verdicts, words};
 use crate::engine::{DbError, Row};
-use crate::mint::{grant_to_us, pause};
+use crate::mint::grant_to_us;
 use crate::quote::{identifier, literal, literals};
 
-/// How often an alteration that collided with others' is sent again.
-const TRIES: u32 = 10;
 /// How often rung 1 is tried for many at once, before it is done one by one.
 const BATCH_TRIES: u32 = 3;
-/// How often we look whether sessions that were told to end have: about 5 s in all.
+/// How often we look whether sessions that were told to end have: about 5 s in all, or 2 s where others wait.
 const LOOKS: u32 = 20;
 /// How often we look whether who does not show goes on hiding, and the pause between: 500 ms.
 const HIDDEN_LOOKS: u32 = 20;
 const HIDDEN_PAUSE: Duration = Duration::from_millis(25);
-/// How long an alteration queues before we end those it waits for.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long rung 1 queues behind others, for many at once and one by one: all wait for that.
+const TOGETHER: &str = "SET LOCAL lock_timeout = '200ms';\n";
+const ONE_BY_ONE: &str = "SET LOCAL lock_timeout = '25ms';\n";
 /// "insufficient privilege".
-const NO_RIGHT: &str = "42501";
+pub(super) const NO_RIGHT: &str = "42501";
 
 impl Ladder {
     /// Replies those whose access has ended; the others have their verdict.
@@ -35,17 +34,64 @@ impl Ladder {
             tracing::warn!(why, "a prepared transaction of a login could not be rolled back");
         }
         failpoint::here("revoke.before_bar");
-        let (barred, open) = self.bar_all(cases, verdicts).await;
+        let (barred, stuck) = self.bar_all(cases).await;
         failpoint::here("revoke.after_bar");
-        // Whoever can still begin a session loses at least those that there are.
-        if let Err(why) = self.end_sessions(&open).await {
-            tracing::warn!(why, "sessions of logins that could not be barred go on");
+        let mut ended = self.after_bar(barred, verdicts).await;
+        // Nobody else's access waits for those whose roles somebody holds.
+        let pressed = self.bar_stuck(stuck, verdicts).await;
+        ended.extend(self.after_bar(pressed, verdicts).await);
+        ended
+    }
+
+    /// Rung 1. Replies those that it bars, and those that somebody keeps from it.
+    async fn bar_all(&self, cases: Vec<Case>) -> (Vec<Case>, Vec<Case>) {
+        let (mut barred, mut stuck) = (Vec::with_capacity(cases.len()), Vec::new());
+        if cases.len() == 1 {
+            return (barred, cases);
         }
-        if let Err(why) = self.end_all_sessions(&barred).await {
-            for case in &barred {
-                verdicts.fail(case, why.clone());
+        let mut all = TOGETHER.to_owned();
+        all.extend(cases.iter().map(bar));
+        all.push_str(&check_barred(&cases));
+        for _ in 0..BATCH_TRIES {
+            let Err(error) = self.session.run(&all).await else { return (cases, stuck) };
+            tracing::debug!(code = error.code(), "rung 1 did not bar all at once");
+            // Those that lock their own role let go together: nobody waits behind them.
+            if self.session.run(&end_sessions_of(&cases)).await.is_err() {
+                break;
             }
-            return Vec::new();
+            tokio::time::sleep(HIDDEN_PAUSE).await;
+        }
+        for case in cases {
+            let check = check_barred(std::slice::from_ref(&case));
+            let sql = format!("{ONE_BY_ONE}{}{check}", bar(&case));
+            let done = self.session.run(&sql).await.is_ok();
+            let part = if done { &mut barred } else { &mut stuck };
+            part.push(case);
+        }
+        (barred, stuck)
+    }
+
+    /// What follows rung 1, and what makes sure of it. Replies those whose access has ended.
+    async fn after_bar(&self, barred: Vec<Case>, verdicts: &mut Verdicts) -> Vec<Case> {
+        if barred.is_empty() {
+            return barred;
+        }
+        let stubborn = match self.end_all_sessions(&barred).await {
+            Ok(stubborn) => stubborn,
+            Err(why) => {
+                for case in &barred {
+                    verdicts.fail(case, why.clone());
+                }
+                return Vec::new();
+            }
+        };
+        let (still, barred): (Vec<Case>, Vec<Case>) =
+            barred.into_iter().partition(|case| stubborn.contains(&case.oid));
+        for case in &still {
+            verdicts.fail(case, "sessions of the login do not end");
+        }
+        if barred.is_empty() {
+            return barred;
         }
         self.take_from_members(&barred).await;
         self.tell_of_slots(&barred).await;
@@ -61,95 +107,18 @@ impl Ladder {
         }
     }
 
-    /// Rung 1. Replies those that it bars, and those that it does not: they have their verdict.
-    async fn bar_all(&self, cases: Vec<Case>, verdicts: &mut Verdicts) -> (Vec<Case>, Vec<Case>) {
-        let (mut barred, mut open) = (Vec::with_capacity(cases.len()), Vec::new());
-        if cases.len() > 1 {
-            let mut all: String = cases.iter().map(bar).collect();
-            all.push_str(&check_barred(&cases));
-            for _ in 0..BATCH_TRIES {
-                let Err(error) = self.session.run(&all).await else { return (cases, open) };
-                tracing::debug!(code = error.code(), "rung 1 did not bar all at once");
-                // Those that lock their own role let go together: nobody waits behind them.
-                if self.session.run(&end_sessions_of(&cases)).await.is_err() {
-                    break;
-                }
-                tokio::time::sleep(HIDDEN_PAUSE).await;
-            }
-        }
-        for case in cases {
-            match self.bar_one(&case).await {
-                Ok(()) => barred.push(case),
-                Err(error) => {
-                    verdicts.fail(&case, words(error));
-                    open.push(case);
-                }
-            }
-        }
-        (barred, open)
-    }
-
-    async fn bar_one(&self, case: &Case) -> Result<(), DbError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.bar_pressing(case).await {
-                Err(error) if error.is_transient() && tries < TRIES => {
-                    pause(self.book.random.as_ref()).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// The login itself may hold the lock that bars it: the alteration keeps its place in the
-    /// queue while another session ends whoever is before it.
-    async fn bar_pressing(&self, case: &Case) -> Result<(), DbError> {
-        let check = check_barred(std::slice::from_ref(case));
-        let sql = format!("SET LOCAL lock_timeout = '4s';\n{}{check}", bar(case));
-        tokio::select! {
-            barred = self.session.run(&sql) => barred.map(|_| ()),
-            error = self.press(case) => Err(error),
-        }
-    }
-
-    /// Ends whoever is before us, again and again; comes back only if that is impossible.
-    async fn press(&self, case: &Case) -> DbError {
-        let facts = &self.session.facts;
-        tokio::time::sleep(PATIENCE).await;
-        let helper = match self.target.revoke.open().await {
-            Ok(helper) => helper,
-            Err(error) => return error,
-        };
-        let end = format!(
-            "SELECT pg_terminate_backend(pid) FROM unnest(pg_blocking_pids({}::int)) AS pid \
-             WHERE pid > 0;\nSELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE usesysid = {}::oid",
-            literal(&facts.backend.pid),
-            literal(&case.oid)
-        );
-        loop {
-            if let Err(error) = helper.run(&end).await {
-                tracing::warn!(code = error.code(), "what blocks rung 1 could not be ended");
-            }
-            if let Err(why) = self.end_prepared_through(&helper, std::slice::from_ref(case)).await {
-                tracing::warn!(why, "a prepared transaction blocks rung 1");
-            }
-            tokio::time::sleep(PATIENCE).await;
-        }
-    }
-
-    /// Rung 2: ends every session of the logins, also those that do not show.
-    async fn end_all_sessions(&self, cases: &[Case]) -> Result<(), String> {
+    /// Rung 2: ends every session of the logins, also those that do not show. Replies, by their oids,
+    /// those whose sessions do not end.
+    async fn end_all_sessions(&self, cases: &[Case]) -> Result<BTreeSet<String>, String> {
         if failpoint::is_planted(failpoint::Fault::SessionsLeft) {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
-        self.end_sessions(cases).await?;
+        let stubborn = self.end_sessions(cases).await?;
         if !cases.is_empty() && self.end_hidden(cases).await? {
             // Some showed themselves meanwhile.
-            self.end_sessions(cases).await?;
+            return self.end_sessions(cases).await;
         }
-        Ok(())
+        Ok(stubborn)
     }
 
     /// Whoever may become one of the logins by a login of its own could go on with its rights for as long
@@ -212,27 +181,30 @@ impl Ladder {
         }
     }
 
-    /// Ends sessions until none is seen.
-    async fn end_sessions(&self, cases: &[Case]) -> Result<(), String> {
+    /// Ends sessions until none is seen. Replies, by their oids, those whose sessions do not end.
+    pub(super) async fn end_sessions(&self, cases: &[Case]) -> Result<BTreeSet<String>, String> {
+        let mut left = BTreeSet::new();
         if cases.is_empty() {
-            return Ok(());
+            return Ok(left);
         }
         let sql = end_sessions_of(cases);
         let mut granted = false;
-        for look in 0..LOOKS {
-            match self.session.run(&sql).await {
-                Ok(rows) if rows.is_empty() => return Ok(()),
-                Ok(_) => {}
+        for look in 0..if self.access_only { LOOKS / 2 } else { LOOKS } {
+            left = match self.session.run(&sql).await {
+                Ok(rows) => rows.into_iter().filter_map(|row| row.into_iter().nth(1)?).collect(),
                 Err(error) if error.code() == NO_RIGHT && !granted => {
                     granted = true;
                     self.grant_all(cases).await.map_err(words)?;
                     continue;
                 }
                 Err(error) => return Err(words(error)),
+            };
+            if left.is_empty() {
+                break;
             }
             tokio::time::sleep(Duration::from_millis(5 << look.min(6))).await;
         }
-        Err("sessions of the login do not end".to_owned())
+        Ok(left)
     }
 
     /// Ends who has logged in and sleeps before it shows (`post_auth_delay`, which any user may ask
@@ -305,7 +277,7 @@ impl Ladder {
     ///
     /// A login that may become another role leaves it in that one's name. So whatever our own
     /// session waits for counts too, and whatever holds a lock on the login's role.
-    async fn end_prepared_through(
+    pub(super) async fn end_prepared_through(
         &self,
         session: &crate::pool::Live,
         cases: &[Case],
@@ -350,13 +322,13 @@ impl Ladder {
 fn end_sessions_of(cases: &[Case]) -> String {
     let oids = literals(cases.iter().map(|case| case.oid.as_str()));
     format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        "SELECT pg_terminate_backend(pid), usesysid FROM pg_stat_activity \
          WHERE usesysid IN (SELECT unnest(ARRAY[{oids}]::oid[]))"
     )
 }
 
 /// After rung 1: fails, and undoes it, if another role has one of the names by now.
-fn check_barred(cases: &[Case]) -> String {
+pub(super) fn check_barred(cases: &[Case]) -> String {
     let oids = literals(cases.iter().map(|case| case.oid.as_str()));
     format!(
         "SELECT (CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolcanlogin \
@@ -366,7 +338,7 @@ fn check_barred(cases: &[Case]) -> String {
 }
 
 /// Rung 1 for one login.
-fn bar(case: &Case) -> String {
+pub(super) fn bar(case: &Case) -> String {
     let name = identifier(case.login());
     let hold = case.hold();
     format!("{hold}ALTER ROLE {name} NOLOGIN VALID UNTIL '-infinity' PASSWORD NULL;\n")

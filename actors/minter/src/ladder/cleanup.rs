@@ -1,6 +1,7 @@
 //! Rungs 3 and 4: what to do with what the login owns and was granted, and then the role itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use mssm_messages::engine::Outcome;
 use mssm_messages::failpoint;
@@ -16,6 +17,10 @@ use crate::quote::{identifier, identifiers, literal, literals};
 
 /// How often a statement that collided with others' is sent again.
 const TRIES: u32 = 10;
+/// After this time nothing more is begun in one batch: who asked waits a minute for it.
+const CLEANING: Duration = Duration::from_secs(20);
+/// "canceling statement due to lock timeout".
+pub(super) const LOCK_TIMEOUT: &str = "55P03";
 /// "role does not exist".
 const NO_SUCH_ROLE: &str = "42704";
 
@@ -51,6 +56,11 @@ impl Ladder {
         });
         self.drop_all(&plain, verdicts).await;
         for case in laden {
+            // Their access has ended: that of others comes first.
+            if self.access_only || self.is_late(CLEANING) {
+                verdicts.set(&case, Outcome::Unfinished);
+                continue;
+            }
             let held = holdings.remove(&case.oid).unwrap_or_default();
             let outcome = match self.unburden(&case, held).await {
                 Ok(()) => self.drop_one(&case).await,
@@ -201,6 +211,8 @@ impl Ladder {
         let sql = format!("DROP ROLE {names};\n{}", check_dropped(cases));
         let dropped = self.session.run(&sql).await;
         failpoint::here("revoke.after_drops");
+        // Each of them may wait as long.
+        let waits = matches!(&dropped, Err(error) if error.code() == LOCK_TIMEOUT);
         if dropped.is_ok() {
             for case in cases {
                 self.book.settle(&case.lease);
@@ -209,6 +221,10 @@ impl Ladder {
             return;
         }
         for case in cases {
+            if self.access_only && waits || self.is_late(CLEANING) {
+                verdicts.set(case, Outcome::Unfinished);
+                continue;
+            }
             let outcome = self.drop_one(case).await;
             verdicts.set(case, outcome);
         }

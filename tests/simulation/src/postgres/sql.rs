@@ -59,8 +59,14 @@ impl State {
             }
             return Ok(Vec::new());
         }
-        let nothing =
-            ["pg_prepared_xacts", "pg_shdescription", "pg_shdepend", "pg_locks", "pg_auth_members"];
+        let nothing = [
+            "pg_prepared_xacts",
+            "pg_shdescription",
+            "pg_shdepend",
+            "pg_locks",
+            "pg_auth_members",
+            "pg_blocking_pids",
+        ];
         assert!(nothing.iter().any(|table| sql.contains(table)), "the model does not know: {sql}");
         Ok(Vec::new())
     }
@@ -114,9 +120,10 @@ impl State {
     }
 
     fn terminate(&mut self, own: u64, sql: &str) -> Vec<Row> {
-        let doomed: Vec<u64> = if let Some(oids) = between(sql, "ARRAY[", "]") {
+        let doomed: Vec<(u64, String)> = if let Some(oids) = between(sql, "ARRAY[", "]") {
             let oids = listed(oids, '\'');
-            self.users.iter().filter(|(_, oid)| oids.contains(oid)).map(|(pid, _)| *pid).collect()
+            let theirs = self.users.iter().filter(|(_, oid)| oids.contains(oid));
+            theirs.map(|(pid, oid)| (*pid, oid.clone())).collect()
         } else {
             let ours = between(sql, "starts_with(application_name, '", "'");
             let spared = listed(between(sql, "NOT IN (", ")").unwrap_or_default(), '\'');
@@ -132,12 +139,12 @@ impl State {
                 .backends
                 .iter()
                 .filter(|(pid, backend)| **pid != own && (named(backend) || pids.contains(pid)));
-            doomed.map(|(pid, _)| *pid).collect()
+            doomed.map(|(pid, _)| (*pid, "10".to_owned())).collect()
         };
-        for pid in &doomed {
+        for (pid, _) in &doomed {
             self.users.remove(pid);
             self.backends.remove(pid);
         }
-        doomed.iter().map(|_| row(&["t"])).collect()
+        doomed.iter().map(|(_, oid)| row(&["t", oid])).collect()
     }
 }

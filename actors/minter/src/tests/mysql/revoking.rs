@@ -250,6 +250,9 @@ async fn what_a_role_says_of_an_end_is_done_after_access_has_ended_and_told_if_i
     rig.role_with("app", patch(note)).await.unwrap();
     let login = rig.mint("app").await.unwrap();
     let mut session = server.connect(&login.username, &login.password).await.unwrap();
+    let first = rig.end(&[&login], None, true).await.unwrap();
+    assert_eq!(first, [Outcome::Unfinished], "nobody else waits for the statements");
+    assert!(session.try_run("SELECT 1").await.is_err());
     match rig.revoke(&login).await {
         Outcome::AccessEnded(why) => {
             assert!(why.starts_with("revocation_statements: statement 1: "), "{why}");
