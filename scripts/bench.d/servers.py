@@ -227,6 +227,12 @@ class Postgres:
             raise Failure(f"psql: {done.stderr}")
         return done.stdout
 
+    def pids(self):
+        """Its first process and those that it has started."""
+        first = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        found = subprocess.run(["pgrep", "-P", first], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in [first, *found.stdout.split()]]
+
     def stop(self):
         subprocess.run([self.script, "stop", self.folder], capture_output=True, check=False)
 
