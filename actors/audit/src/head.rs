@@ -172,6 +172,7 @@ impl Core {
         }
         let older = self.older(&key, epoch).await?;
         self.hand_on(key).await?;
+        self.say_of_another().await?;
         let replaces = missing.is_some();
         if let Some(told) = older {
             let details = vec![("store", epoch.to_string()), ("log", told.to_string())];
@@ -208,6 +209,15 @@ impl Core {
              it was put back, and what was changed or revoked since is as it was; if that is meant, \
              start the server with -accept-rollback"
         )))
+    }
+
+    /// Says so if it was another store that kept the log until now.
+    async fn say_of_another(&self) -> Result<(), StageError> {
+        let status = self.status().await?;
+        let key = status.store.map(|told| told.key);
+        let Some(key) = key.filter(|key| Some(*key) != status.public_key) else { return Ok(()) };
+        tracing::error!("the audit log was another store's until now");
+        self.say("log-of-another-store", vec![("key", hex::encode(key))]).await
     }
 
     async fn say(

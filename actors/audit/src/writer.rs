@@ -55,6 +55,8 @@ pub(crate) struct LogWriter {
     /// What names the device for good; `None` for the log of the configuration, which needs no salt.
     salted: Option<String>,
     status: AuditStatus,
+    /// True once this run had a key: what the store knows may be of this run from then on.
+    opened: bool,
 }
 
 impl LogWriter {
@@ -84,7 +86,7 @@ impl LogWriter {
         if salted.is_some() {
             pen.log.salt = Salt::Unknown;
         }
-        let mut writer = Self { pen, salted, status: AuditStatus::default() };
+        let mut writer = Self { pen, salted, status: AuditStatus::default(), opened: false };
         // Only queues and a clock: no input or output of this runtime.
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let thread = std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || {
@@ -140,6 +142,7 @@ impl LogWriter {
             self.pen.log.salt = salts.map_or(Salt::Unknown, |salts| Salt::derive(salts, device));
         }
         if opening {
+            self.opened = true;
             self.pen.log.set_key(key);
         }
         let named = self.pen.log.key_line(self.pen.clock.now()).filter(|_| opening);
@@ -170,7 +173,10 @@ impl LogWriter {
         self.note(written)?;
         let head = asked.head;
         let there = self.pen.log.position.at();
+        // Of what this run has written since nothing was there for the store to know.
+        let taken_up = self.pen.taken_up.filter(|count| !self.opened && *count < head.count);
         let mut standing = match there.count.cmp(&head.count) {
+            _ if taken_up.is_some() => Standing::Cut { found: taken_up.unwrap_or_default() },
             Ordering::Less => Standing::Cut { found: there.count },
             Ordering::Equal if there == head => Standing::Whole,
             Ordering::Equal => Standing::Another,

@@ -38,6 +38,8 @@ pub(crate) struct Pen {
     pub(crate) log: Log,
     rotation: Rotation,
     current: Option<Current>,
+    /// How many records there were when the log was taken up.
+    pub(crate) taken_up: Option<u64>,
     /// Records of an earlier run that no checkpoint covered when the log was taken up.
     adopted: Option<(u64, u64)>,
 }
@@ -49,7 +51,8 @@ impl Pen {
         rotation: Rotation,
     ) -> Self {
         let log = Log::default();
-        Self { clock, backend, log, rotation, current: None, adopted: None }
+        let (current, taken_up, adopted) = (None, None, None);
+        Self { clock, backend, log, rotation, current, taken_up, adopted }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -145,6 +148,7 @@ impl Pen {
             let last = position.count().saturating_sub(1);
             self.adopted = there.unsigned.map(|first| (first, last));
         }
+        self.taken_up.get_or_insert(self.log.position.count());
         match there.position {
             None if there.lines == 0 => {}
             Some(position) if !there.broken && self.log.position == position => {}
