@@ -8,16 +8,22 @@ const SERVER_ROLES: &str = "'pg_execute_server_program', 'pg_write_server_files'
 
 /// Roles, memberships and slots, but for logins of ours, which come and go.
 pub(super) fn snapshot(when: &str) -> String {
-    const OURS: &str = "(SELECT objoid FROM pg_shdescription \
-         WHERE classoid = 'pg_authid'::regclass AND description LIKE 'mssm2:%')";
+    // Looked up one by one: a list of some hundred thousand would be searched from end to end for each role.
+    let others = |oid: &str| {
+        format!(
+            "NOT EXISTS (SELECT FROM pg_shdescription s WHERE s.objoid = {oid} \
+             AND s.classoid = 'pg_authid'::regclass AND s.description LIKE 'mssm2:%')"
+        )
+    };
+    let (role, member, group) = (others("r.oid"), others("a.member"), others("a.roleid"));
     format!(
         "SELECT '{when}', 'role', rolname::text, concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END, \
          CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END, \
          CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END, \
-         CASE WHEN rolcanlogin THEN 'LOGIN' END) FROM pg_roles WHERE oid NOT IN {OURS} \
+         CASE WHEN rolcanlogin THEN 'LOGIN' END) FROM pg_roles r WHERE {role} \
          UNION ALL SELECT '{when}', 'member', m.rolname, g.rolname FROM pg_auth_members a \
          JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid \
-         WHERE a.member NOT IN {OURS} AND a.roleid NOT IN {OURS} \
+         WHERE {member} AND {group} \
          UNION ALL SELECT '{when}', 'slot', slot_name, plugin FROM pg_replication_slots"
     )
 }
