@@ -214,8 +214,10 @@ def expiry(rig, out):
 def drop_old(postgres):
     """What other figures left: only the logins of this one are to be seen."""
     postgres.run(
-        "DO $$ DECLARE r text; BEGIN FOR r IN SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' "
-        "LOOP EXECUTE format('DROP ROLE %I', r); END LOOP; END $$"
+        # One transaction cannot hold the locks of all.
+        "DO $$ DECLARE r text; n int := 0; BEGIN FOR r IN SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%' "
+        "LOOP EXECUTE format('DROP ROLE %I', r); n := n + 1; IF n % 1000 = 0 THEN COMMIT; END IF; "
+        "END LOOP; END $$"
     )
 
 
