@@ -8,11 +8,12 @@ const SERVER_ROLES: &str = "'pg_execute_server_program', 'pg_write_server_files'
 
 /// Roles, memberships and slots, but for logins of ours, which come and go.
 pub(super) fn snapshot(when: &str) -> String {
-    // Looked up one by one: a list of some hundred thousand would be searched from end to end for each role.
+    // A value, so that it is looked up by its key: as a join or a list PostgreSQL takes the descriptions that
+    // begin so for few, and goes through some ten thousand logins for each of them.
     let others = |oid: &str| {
         format!(
-            "NOT EXISTS (SELECT FROM pg_shdescription s WHERE s.objoid = {oid} \
-             AND s.classoid = 'pg_authid'::regclass AND s.description LIKE 'mssm2:%')"
+            "coalesce((SELECT s.description FROM pg_shdescription s WHERE s.objoid = {oid} \
+             AND s.classoid = 'pg_authid'::regclass), '') NOT LIKE 'mssm2:%'"
         )
     };
     let (role, member, group) = (others("r.oid"), others("a.member"), others("a.roleid"));
