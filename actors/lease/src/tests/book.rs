@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mssm_domain::{ConnectionId, Timestamp, TokenId};
+use mssm_domain::{ConnectionId, LeaseState, Timestamp, TokenId};
 use mssm_messages::engine::EngineKind;
 use proptest::prelude::*;
 
@@ -235,4 +235,45 @@ proptest! {
         }
         prop_assert!(model.ending.is_empty() && model.ends.is_empty() && model.outside.is_empty());
     }
+}
+
+#[test]
+fn of_what_the_store_has_only_what_nobody_makes_any_more_is_to_be_marked() {
+    let mut book = Book::default();
+    let end = Timestamp::from_unix_ms(1000);
+    let mut restore =
+        |lease, state| book.restore(&name(lease), place(lease), token(lease), end, state);
+    assert!(restore(0, LeaseState::Pending));
+    assert!(!restore(0, LeaseState::Pending), "it is known already");
+    assert!(!restore(1, LeaseState::Active));
+    assert!(!restore(2, LeaseState::Ending));
+    assert!(!restore(3, LeaseState::Ended));
+    assert_eq!(book.phase(&name(3)), None);
+}
+
+#[test]
+fn the_end_of_a_lease_that_is_ending_stays() {
+    let mut book = Book::default();
+    let (end, later) = (Timestamp::from_unix_ms(1000), Timestamp::from_unix_ms(2000));
+    book.restore(&name(0), place(0), token(0), end, LeaseState::Active);
+    assert!(book.move_end(&name(0), later));
+    assert_eq!(book.ends_at(&name(0)), Some(later));
+    book.end(&name(0));
+    assert!(!book.move_end(&name(0), end));
+    assert_eq!(book.ends_at(&name(0)), Some(later));
+    assert!(!book.move_end("unknown", end));
+}
+
+#[test]
+fn leases_are_counted_by_their_token_and_known_by_their_target() {
+    let mut book = Book::default();
+    let end = Timestamp::from_unix_ms(1000);
+    for lease in 0..3 {
+        book.restore(&name(lease), place(lease), token(7), end, LeaseState::Active);
+    }
+    assert_eq!((book.of_token(token(7)), book.of_token(token(8))), (3, 0));
+    book.remove(&name(1));
+    assert_eq!(book.of_token(token(7)), 2);
+    assert_eq!(book.target(&name(2)), Some(place(2).target));
+    assert_eq!(book.target(&name(1)), None);
 }
