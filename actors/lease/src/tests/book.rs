@@ -277,3 +277,25 @@ fn leases_are_counted_by_their_token_and_known_by_their_target() {
     assert_eq!(book.target(&name(2)), Some(place(2).target));
     assert_eq!(book.target(&name(1)), None);
 }
+
+#[test]
+fn leases_are_listed_by_the_page_each_once() {
+    let mut book = Book::default();
+    let end = Timestamp::from_unix_ms(1000);
+    for lease in 0..4 {
+        book.restore(&name(lease), place(lease), token(lease), end, LeaseState::Active);
+    }
+    book.end(&name(1));
+    book.remove(&name(2));
+    let page = |from| {
+        let (listed, next) = book.listed(from, 3);
+        let shown =
+            listed.into_iter().map(|lease| (lease.id.to_string(), lease.target, lease.active));
+        (shown.collect::<Vec<_>>(), next)
+    };
+    let shown = |lease, active| (name(lease), Some(place(lease).target), active);
+    assert_eq!(page(0), (vec![shown(0, true), shown(1, false)], Some(3)));
+    assert_eq!(page(3), (vec![shown(3, true)], None));
+    assert_eq!(page(1), (vec![shown(1, false), shown(3, true)], None));
+    assert_eq!(page(9), (vec![], None));
+}
