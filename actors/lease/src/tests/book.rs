@@ -299,3 +299,39 @@ fn leases_are_listed_by_the_page_each_once() {
     assert_eq!(page(1), (vec![shown(1, false), shown(3, true)], None));
     assert_eq!(page(9), (vec![], None));
 }
+
+/// Two leases of one target that came back from their first batch so.
+fn two_that_failed(reply: Reply) -> Book {
+    let mut book = Book::default();
+    let end = Timestamp::from_unix_ms(1000);
+    for lease in [0, 2] {
+        book.restore(&name(lease), place(lease), token(lease), end, LeaseState::Ending);
+    }
+    let batches = book.next_batches(Duration::ZERO);
+    let [batch] = batches.as_slice() else { panic!("one batch of both") };
+    book.returned(batch, reply, Duration::ZERO);
+    for lease in [0, 2] {
+        book.failed(&name(lease), reply, false, Duration::ZERO);
+    }
+    book
+}
+
+fn next(book: &mut Book, uptime: Duration) -> Vec<Vec<String>> {
+    let names = |batch: Batch| batch.leases.iter().map(|lease| lease.to_string()).collect();
+    book.next_batches(uptime).into_iter().map(names).collect()
+}
+
+#[test]
+fn who_is_asked_for_does_not_wait_for_its_pause() {
+    let mut book = two_that_failed(Reply::Answered);
+    assert!(next(&mut book, Duration::ZERO).is_empty());
+    book.hurry(&name(2));
+    assert_eq!(next(&mut book, Duration::ZERO), [[name(2)]]);
+    assert!(!book.access_ended(&name(0)));
+}
+
+#[test]
+fn who_may_be_at_fault_goes_alone() {
+    let mut book = two_that_failed(Reply::Refused);
+    assert_eq!(next(&mut book, Duration::from_secs(2)), [[name(0)]]);
+}
