@@ -317,7 +317,7 @@ fn two_that_failed(reply: Reply) -> Book {
 }
 
 fn next(book: &mut Book, uptime: Duration) -> Vec<Vec<String>> {
-    let names = |batch: Batch| batch.leases.iter().map(|lease| lease.to_string()).collect();
+    let names = |batch: Batch| batch.leases.iter().map(ToString::to_string).collect();
     book.next_batches(uptime).into_iter().map(names).collect()
 }
 
