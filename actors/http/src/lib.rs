@@ -38,7 +38,6 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
-
 mod trail;
 mod turns;
 

@@ -116,6 +116,8 @@ impl Turns {
 
 impl Places {
     fn new(total: usize) -> Self {
+        // None could not be used at all, and more than these a semaphore does not take.
+        let total = total.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             free: Arc::new(Semaphore::new(total)),
             total,
@@ -210,6 +212,16 @@ mod tests {
         });
         assert!(next.is_ok());
         assert_eq!(begun.elapsed(), soon, "who is let in amid a crowd is not held up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_number_of_places_works() {
+        for requests in [0, usize::MAX] {
+            let turns = Turns::new(requests);
+            for class in [Class::Vital, Class::Mint, Class::Change, Class::Read] {
+                assert!(turns.take(class).await.is_ok(), "{requests}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
