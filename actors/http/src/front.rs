@@ -20,8 +20,9 @@ use crate::connection::Connection;
 use crate::door::{FAR, Worker, ask};
 use crate::error::Refusal;
 use crate::handed::Handed;
-use crate::limits::ANONYMOUS;
+use crate::limits::{ANONYMOUS, Purse, UNPROVEN, crowded};
 use crate::path::{Address, parse};
+use crate::turns::Class;
 use crate::{form, pipeline, resources};
 
 /// Answers one request, whatever it is.
@@ -87,10 +88,11 @@ async fn respond(
         Ok(None) => return unwritten(&worker, Refusal::not_found()),
         Ok(Some(call)) => call,
     };
-    match receive(&worker, payload, &call).await {
+    let class = resources::class(&worker, &call).await;
+    match receive(&worker, payload, &call, class).await {
         Ok(body) => {
             call.body = body;
-            limited(worker, call).await
+            limited(worker, call, class).await
         }
         // The path is known now, so this is written down, unless anybody at all may send it.
         Err(refusal) if call.token.is_some() && !refusal.is_sealed() => {
@@ -123,7 +125,12 @@ fn address(request: &HttpRequest, id: RequestId) -> Result<Option<Call>, Refusal
 }
 
 /// Reads the body of who may have one read.
-async fn receive(worker: &Worker, payload: Payload, call: &Call) -> Result<Body, Refusal> {
+async fn receive(
+    worker: &Worker,
+    payload: Payload,
+    call: &Call,
+    class: Class,
+) -> Result<Body, Refusal> {
     // Without a token nothing but the open paths is answered, so there is no body worth reading.
     if !call.verb.has_body() || !(call.token.is_some() || resources::is_open(call)) {
         return Ok(Body::empty());
@@ -132,31 +139,39 @@ async fn receive(worker: &Worker, payload: Payload, call: &Call) -> Result<Body,
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let most = match &call.token {
-        // Anybody can make up a token: what is more than a little is read for one that lives.
-        Some(token) if chunked || announced.is_some_and(|bytes| bytes > ANONYMOUS as u64) => {
+    let large = chunked || announced.is_some_and(|bytes| bytes > UNPROVEN as u64);
+    let bounds = match &call.token {
+        // Anybody can make up a token: what is more than a little is read for one that lives, and while
+        // many bodies are in flight nothing is for another.
+        Some(token) if large || worker.gate.is_scarce() => {
             let question = LookupToken(TokenRef::Secret(token.duplicate()));
             let living = ask(&worker.door.tokens.lookup, question, FAR).await;
             living.map_err(|refusal| refusal.into_no_token().closing())?;
-            usize::MAX
+            let is_kept = class == Class::Vital && !large;
+            (usize::MAX, if is_kept { Purse::Kept } else { Purse::Common })
         }
-        Some(_) => usize::MAX,
-        None => ANONYMOUS,
+        Some(_) => (UNPROVEN, Purse::Common),
+        None => (ANONYMOUS, Purse::Common),
     };
-    let (bytes, reservation) = worker.gate.read(announced, most, payload).await?;
+    let (bytes, reservation) = worker.gate.read(announced, bounds, payload).await?;
     let bytes = if call.media == Media::Form { form::into_json(bytes)? } else { bytes };
     Body::parse(bytes, Some(reservation))
 }
 
 /// Waits for the request's turn and works on it, both within their time.
-async fn limited(worker: Rc<Worker>, call: Call) -> Answer {
+async fn limited(worker: Rc<Worker>, call: Call, class: Class) -> Answer {
     // Whoever watches the server is answered even when it is full.
     let turn = if resources::is_watching(&call) {
         None
     } else {
-        match worker.gate.turn(resources::class(&call)).await {
+        match worker.gate.turn(class).await {
             Ok(turn) => Some(turn),
-            Err(refusal) => return unwritten(&worker, refusal),
+            Err(none) => {
+                // Its body's part of the budget is for others from now on.
+                drop(call);
+                none.hold_up().await;
+                return unwritten(&worker, crowded());
+            }
         }
     };
     let deadline = worker.gate.limits.request;

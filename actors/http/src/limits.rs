@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::Refusal;
 use crate::rates::Rates;
-use crate::turns::{Class, Crowded, Turn, Turns};
+use crate::turns::{Class, Crowded, Turn, Turns, VITAL};
 
 /// The bounds of the front door.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,24 @@ impl Default for Limits {
 /// More at once than keep a core busy while the disk is waited for only make each other late.
 const READS_A_CORE: usize = 32;
 
-/// The largest body of a request without a token, in bytes: shares are small.
-pub(crate) const ANONYMOUS: usize = 64 << 10;
+/// The largest body that is read for a token of which nobody knows yet whether it lives, in bytes.
+pub(crate) const UNPROVEN: usize = 64 << 10;
+/// The largest of a request without a token, in bytes: shares are small.
+pub(crate) const ANONYMOUS: usize = 8 << 10;
+/// So much of the budget for all bodies is for what ends or prolongs access, at most: for as many
+/// bodies of [`UNPROVEN`] bytes as there are places.
+const KEPT: usize = VITAL * UNPROVEN;
+/// And this part of it, if that is less.
+const KEPT_PART: usize = 16;
+
+/// Which part of the budget for all bodies a body may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purse {
+    /// What is not kept for others.
+    Common,
+    /// All of it: what ends or prolongs access, by a token that lives.
+    Kept,
+}
 
 /// The bounds, and how much of them is taken; one for all workers.
 #[derive(Debug)]
@@ -81,6 +97,8 @@ pub(crate) struct Gate {
 pub(crate) struct Reservation {
     bodies: Arc<AtomicUsize>,
     bytes: usize,
+    /// All bodies together may take so much for this one to grow.
+    budget: usize,
 }
 
 impl Drop for Reservation {
@@ -91,10 +109,10 @@ impl Drop for Reservation {
 
 impl Reservation {
     /// Takes more of the budget, if there is enough left.
-    fn grow(&mut self, bytes: usize, budget: usize) -> Result<(), Refusal> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
         let before = self.bodies.fetch_add(bytes, Ordering::Relaxed);
         self.bytes = self.bytes.saturating_add(bytes);
-        if before.saturating_add(bytes) > budget {
+        if before.saturating_add(bytes) > self.budget {
             let text = "too many request bodies in flight, try again";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing());
         }
@@ -114,19 +132,27 @@ impl Gate {
         self.bodies.load(Ordering::Relaxed)
     }
 
+    /// What all bodies that are not vital may take together.
+    fn common(&self) -> usize {
+        let all = self.limits.bodies_bytes;
+        all.saturating_sub(KEPT.min(all / KEPT_PART))
+    }
+
+    /// True if so much of the budget is taken that a token must be known to live before more is read for it.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.bytes_in_flight() >= self.common() / 2
+    }
+
     /// Waits for the request's turn.
-    pub(crate) async fn turn(&self, class: Class) -> Result<Turn, Refusal> {
-        let text = "too many requests in flight, try again";
-        // The body is read: the connection can go on, which is cheaper than another handshake.
-        let refused = |Crowded| Refusal::new(StatusCode::TOO_MANY_REQUESTS, text);
-        self.turns.take(class).await.map_err(refused)
+    pub(crate) async fn turn(&self, class: Class) -> Result<Turn, Crowded> {
+        self.turns.take(class).await
     }
 
     /// Reads a body within all bounds, and at most `most` bytes of it.
     pub(crate) async fn read(
         &self,
         announced: Option<u64>,
-        most: usize,
+        (most, purse): (usize, Purse),
         mut payload: Payload,
     ) -> Result<(SecretBytes, Reservation), Refusal> {
         let limits = &self.limits;
@@ -138,7 +164,11 @@ impl Gate {
         if announced > most {
             return Err(too_large());
         }
-        let mut reservation = Reservation { bodies: Arc::clone(&self.bodies), bytes: 0 };
+        let budget = match purse {
+            Purse::Common => self.common(),
+            Purse::Kept => limits.bodies_bytes,
+        };
+        let mut reservation = Reservation { bodies: Arc::clone(&self.bodies), bytes: 0, budget };
         // What is announced need not come: room is made for a little of it only.
         let mut body = Vec::with_capacity(announced.min(64 << 10));
         let start = Instant::now();
@@ -154,7 +184,7 @@ impl Gate {
             if body.len().saturating_add(chunk.len()) > most {
                 return Err(too_large());
             }
-            reservation.grow(chunk.len(), limits.bodies_bytes)?;
+            reservation.grow(chunk.len())?;
             body.extend_from_slice(&chunk);
         }
         Ok((SecretBytes::new(body), reservation))
@@ -165,6 +195,12 @@ impl Gate {
 fn allowance(limits: &Limits, received: u64) -> Duration {
     let earned = Duration::from_secs(received.checked_div(limits.body_rate).unwrap_or(0));
     limits.body.min(limits.body_grace.saturating_add(earned))
+}
+
+/// The refusal of who found no turn. The body is read: the connection can go on, which is cheaper than
+/// another handshake.
+pub(crate) fn crowded() -> Refusal {
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests in flight, try again")
 }
 
 fn too_slow() -> Refusal {
@@ -182,7 +218,7 @@ mod tests {
         let (request, mut payload) =
             TestRequest::default().set_payload(vec![b' '; bytes]).to_http_parts();
         let payload = Payload::from_request(&request, &mut payload).await.unwrap();
-        match gate.read(announced, usize::MAX, payload).await {
+        match gate.read(announced, (usize::MAX, Purse::Common), payload).await {
             Ok((body, _)) => Ok(body.expose().len()),
             Err(refusal) => Err(refusal.status.as_u16()),
         }
@@ -199,10 +235,11 @@ mod tests {
 
     #[actix_web::test]
     async fn all_bodies_together_have_a_budget() {
-        let gate = Gate::new(Limits { bodies_bytes: 100, ..Limits::default() });
-        assert_eq!(read(&gate, None, 101).await, Err(429));
+        let gate = Gate::new(Limits { bodies_bytes: 160, ..Limits::default() });
+        assert_eq!(read(&gate, None, 151).await, Err(429), "a sixteenth is for others");
         assert_eq!(gate.bytes_in_flight(), 0);
-        assert_eq!(read(&gate, None, 100).await, Ok(100));
+        assert_eq!(read(&gate, None, 150).await, Ok(150));
+        assert_eq!(Gate::new(Limits::default()).common(), 240 << 20, "256 times 64 KiB less");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What lies below each path: one file a resource.
 
 mod audit;
+mod classes;
 mod creds;
 mod database;
 mod jwt;
@@ -31,8 +32,7 @@ use crate::call::{Call, Verb};
 use crate::door::{NEAR, Worker, ask};
 use crate::error::Refusal;
 use crate::pipeline::Visit;
-use crate::rates::Vital;
-use crate::turns::Class;
+pub(crate) use classes::{class, vital};
 use wellknown::WellKnown;
 
 /// The paths that are answered without a token, most of them also while sealed.
@@ -122,51 +122,6 @@ pub(crate) fn is_watching(call: &Call) -> bool {
 pub(crate) fn is_watched(method: &Method, path: &str) -> bool {
     let watched = ["/v1/sys/health", "/v1/sys/seal-status", "/v1/sys/leader", "/sys/seal-status"];
     matches!(*method, Method::GET | Method::HEAD) && watched.contains(&path)
-}
-
-/// What has a rate of its own, of a request whose path is not parsed yet.
-///
-/// Not `sys/init`: before it there is no access that could end, and nobody to wait.
-pub(crate) fn vital(method: &Method, path: &str) -> Option<Vital> {
-    if !matches!(*method, Method::PUT | Method::POST) {
-        return None;
-    }
-    match path.strip_prefix("/v1/")? {
-        "sys/unseal" => Some(Vital::Unseal),
-        "sys/seal" => Some(Vital::Access),
-        path => ends_or_prolongs(path).then_some(Vital::Access),
-    }
-}
-
-/// True for the paths that revoke and renew.
-fn ends_or_prolongs(path: &str) -> bool {
-    let known = ["sys/leases/", "sys/", "auth/token/"].iter().any(|prefix| {
-        let rest = path.strip_prefix(prefix).unwrap_or_default();
-        rest.starts_with("revoke") || rest.starts_with("renew")
-    });
-    // Of a signed token. Whose mount it is is not known yet: a secret of such a name comes along.
-    known || path.ends_with("/revoke")
-}
-
-/// What is written below these asks a database before it is answered.
-const DATABASES: [&str; 6] =
-    ["config", "roles", "static-roles", "rotate-root", "rotate-role", "creds"];
-
-/// What a request waits with for its turn.
-pub(crate) fn class(call: &Call) -> Class {
-    let path = call.trimmed();
-    let vital = ends_or_prolongs(path);
-    // Whose mount it is is not known yet: a secret of such a name waits with the logins.
-    let asks_a_database = path.rsplit('/').nth(1).is_some_and(|part| DATABASES.contains(&part));
-    match call.verb {
-        Verb::Write if vital || matches!(path, "sys/unseal" | "sys/init" | "sys/seal") => {
-            Class::Vital
-        }
-        Verb::Read if path.rsplit('/').nth(1) == Some("creds") => Class::Mint,
-        Verb::Write | Verb::Patch | Verb::Delete if asks_a_database => Class::Mint,
-        Verb::Write | Verb::Patch | Verb::Delete => Class::Change,
-        Verb::Read | Verb::List => Class::Read,
-    }
 }
 
 /// True for what may be asked by HEAD: what watches a server, and what keeps copies, ask so.
@@ -275,46 +230,4 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         EngineKind::Cubbyhole | EngineKind::Kv => kv1::answer(visit).await,
     }?;
     Ok(answer.of_mount(visit.mount.kind.name()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ends_or_prolongs_access_has_a_rate_of_its_own_and_nothing_else_has() {
-        let by = |method: &Method, path: &str| vital(method, &format!("/v1/{path}"));
-        let access = [
-            "sys/seal",
-            "sys/leases/revoke",
-            "sys/leases/revoke-prefix/db",
-            "sys/leases/renew",
-            "sys/revoke",
-            "sys/renew/db/creds/app/x",
-            "auth/token/revoke-self",
-            "auth/token/renew",
-            "jwt/revoke",
-            "signers/eu/revoke",
-        ];
-        let cases = access.map(|path| (path, Vital::Access)).into_iter();
-        for (path, kind) in cases.chain([("sys/unseal", Vital::Unseal)]) {
-            assert_eq!(by(&Method::PUT, path), Some(kind), "{path}");
-            assert_eq!(by(&Method::POST, path), Some(kind), "{path}");
-            assert_eq!(by(&Method::GET, path), None, "{path}");
-        }
-        let others = [
-            "sys/init",
-            "sys/rotate",
-            "sys/leases/lookup",
-            "auth/token/create",
-            "jwt/sign/app",
-            "jwt/revoked",
-            "db/creds/app",
-            "revoke",
-        ];
-        for path in others {
-            assert_eq!(by(&Method::PUT, path), None, "{path}");
-        }
-        assert_eq!(vital(&Method::PUT, "/elsewhere/sys/unseal"), None);
-    }
 }

@@ -1,6 +1,8 @@
 //! The way of a request, with actors that are fakes.
 
+mod crowd;
 mod jwt;
+mod minter;
 pub(crate) mod world;
 
 use mssm_domain::policy::ParameterRules;
