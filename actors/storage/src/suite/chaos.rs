@@ -57,9 +57,11 @@ macro_rules! chaos {
 pub(crate) use chaos;
 
 pub(crate) fn for_each_seed(live: impl Fn(u64)) {
-    #[expect(clippy::disallowed_methods, reason = "how scripts/torture says how many")]
-    let most = std::env::var("MSSM_TORTURE_DISKS").ok().and_then(|text| text.parse().ok());
-    (0..most.unwrap_or(SEEDS)).for_each(live);
+    #[expect(clippy::disallowed_methods, reason = "how scripts/torture says which and how many")]
+    let told = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first: u64 = told("MSSM_TORTURE_SEED").unwrap_or(0);
+    let most = told("MSSM_TORTURE_DISKS").unwrap_or(SEEDS);
+    (first..first.saturating_add(most)).for_each(live);
 }
 
 type Records = BTreeMap<u32, StoredRecord>;
