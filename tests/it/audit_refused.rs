@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Options, Raw, Server, eventually};
+use crate::harness::{Client, Options, Raw, Server, eventually};
 
 /// Longer than the server waits for a handshake.
 const SOON: Duration = Duration::from_secs(30);
@@ -87,4 +87,52 @@ fn requests_that_are_refused_unread_are_written_down_in_few_lines() {
     assert!(told(&server, "requests-refused", "malformed") >= 1);
     assert_eq!(told(&server, "requests-refused", "too_many"), too_fast as u64);
     assert!(server.audit_text().matches("requests-refused").count() < 5);
+}
+
+#[test]
+fn who_is_refused_makes_the_log_grow_by_little_whatever_is_sent() {
+    let server = Server::open();
+    let root = server.root();
+    let [nobody, denied, made_up] = [
+        server.client(),
+        server.limited("reader", "path \"secret/data/own\" { capabilities = [\"read\"] }"),
+        server.client().with_token("s.AAAAAAAAAAAAAAAAAAAAAAAA"),
+    ];
+    let grown = |client: &Client, path: &str, body: Option<&str>, status: u16| {
+        let before = server.audit_text().len();
+        let answer = match body {
+            Some(body) => client.post_text(path, body),
+            None => client.get(path),
+        };
+        answer.expect(status);
+        server.audit_text().len().saturating_sub(before)
+    };
+    let scalars = format!("{{\"a\":[{}1]}}", "1,".repeat(9_000));
+    let names: Vec<String> = (0..1_500).map(|number| format!("\"n{number}\":null")).collect();
+    let names = format!("{{{},\"{}\":1}}", names.join(","), "n".repeat(20_000));
+    let long = format!("secret/data/{}", "n".repeat(1_000));
+    let query = format!("secret/data/a?{}", "a&b&c=%01&".repeat(4_000));
+    for client in [&denied, &made_up] {
+        for body in [&scalars, &names] {
+            assert!(grown(client, &long, Some(body), 403) < 20 << 10);
+        }
+    }
+    for client in [&denied, &made_up, &nobody] {
+        assert!(grown(client, &query, None, 403) < 20 << 10);
+    }
+    let shares = format!("{{\"key\":\"x\",\"more\":[{}1]}}", "1,".repeat(4_000));
+    assert!(grown(&nobody, "sys/unseal", Some(&shares), 200) < 20 << 10, "it is open");
+    // Who may write as much is written down with every value, or with all of them in one.
+    let document = |values: usize| format!("{{\"data\":{{\"a\":[{}1]}}}}", "1,".repeat(values));
+    for (values, each) in [(3_000, true), (9_000, false)] {
+        assert!(grown(&root, "secret/data/a", Some(&document(values)), 200) < 600 << 10);
+        let lines = server.audit_lines();
+        let line = lines.iter().rfind(|line| line["request"]["path"] == json!("secret/data/a"));
+        let data = &line.unwrap()["request"]["data"];
+        assert_eq!(data.pointer(&format!("/data/a/{values}")).is_some(), each);
+    }
+    let asked = root.post("sys/audit-hash/file", json!({ "input": scalars })).expect(200);
+    let hash = json!(asked.text_at("/data/hash"));
+    let lines = server.audit_lines();
+    assert_eq!(lines.iter().filter(|line| line["request"]["data"] == hash).count(), 4);
 }

@@ -119,6 +119,12 @@ impl Body {
         self.text.expose().get(member.value.clone()).unwrap_or("null")
     }
 
+    /// All of it, as it was sent.
+    pub(crate) fn sent(&self) -> &str {
+        // EXPOSE: what is written down of it is hashed.
+        self.text.expose()
+    }
+
     /// The names and raw values of all members, sorted by name.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &str)> {
         self.members.iter().map(|member| (member.name.as_str(), self.value(member)))

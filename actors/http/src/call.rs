@@ -64,7 +64,10 @@ impl Verb {
 
 /// The parameters behind the question mark.
 #[derive(Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
+    sent: String,
+}
 
 impl Query {
     fn parse(uri: &Uri) -> Result<Self, Refusal> {
@@ -77,16 +80,14 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode(name)?, decode(value)?))
         };
-        raw.split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let pairs = raw.split('&').filter(|pair| !pair.is_empty()).map(parse);
+        let pairs: Result<_, Refusal> = pairs.collect();
+        Ok(Self { pairs: pairs?, sent: raw.to_owned() })
     }
 
     /// A parameter's value.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// True if a parameter is set to true.
@@ -104,7 +105,12 @@ impl Query {
 
     /// All parameters.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(String, String)> {
-        self.0.iter()
+        self.pairs.iter()
+    }
+
+    /// All of it, as it was sent.
+    pub(crate) fn sent(&self) -> &str {
+        &self.sent
     }
 }
 

@@ -1,13 +1,17 @@
 //! From data to what the audit log may show of it: structure and names in clear, values hashed.
 
-use mssm_domain::SecretBytes;
-use mssm_domain::SecretText;
+use mssm_domain::{SecretBytes, SecretText};
 use mssm_messages::audit::Redacted;
 
-use crate::body::scalar;
+use crate::body::{Body, scalar};
+use crate::call::Query;
 
-/// More values than this in one record are hidden, not hashed, so that a record stays bounded.
-const MAX_VALUES: usize = 16_384;
+/// What the data of one line may take in the log, in bytes; more of it is written as one hash.
+const ROOM: usize = 256 << 10;
+/// The same of who was not let in, or is not known: no flood of such fills a disk.
+const ROOM_OF_REFUSED: usize = 4 << 10;
+/// What a hash takes, with its quotation marks and a comma.
+const HASH: usize = 79;
 /// Deeper than any body may be.
 const MAX_DEPTH: usize = 160;
 /// Members whose values are public wherever an answer speaks of a token.
@@ -15,9 +19,11 @@ const PUBLIC: [&str; 5] =
     ["policies", "token_policies", "identity_policies", "token_type", "display_name"];
 
 /// Collects the values of one record, to be hashed in one message.
-#[derive(Default)]
 pub(crate) struct Redactor {
     items: Vec<SecretBytes>,
+    /// What a part of the record may take, and what is left of that.
+    most: usize,
+    room: usize,
     /// True to leave in clear what [`PUBLIC`] names.
     names_policies: bool,
     /// True to hash the names of members as well.
@@ -33,60 +39,69 @@ enum Show {
     All,
 }
 
+/// The members that stay in clear, and whether names are hashed.
+type Rules<'a> = (&'a [String], bool);
+
 impl Redactor {
-    /// A value to be hashed: its place among the items, until [`fill`] puts the hash there.
-    pub(crate) fn value(&mut self, text: &str) -> Redacted {
-        self.place(text).map_or(Redacted::Hidden, Redacted::Hash)
+    /// For a record of who was let in, or not.
+    pub(crate) fn of(allowed: bool) -> Self {
+        Self::within(if allowed { ROOM } else { ROOM_OF_REFUSED })
     }
 
-    fn place(&mut self, text: &str) -> Option<[u8; 32]> {
-        if self.items.len() >= MAX_VALUES {
-            return None;
-        }
+    fn within(most: usize) -> Self {
+        let (names_policies, hashes_names) = (false, false);
+        Self { items: Vec::new(), most, room: most, names_policies, hashes_names }
+    }
+
+    /// A value to be hashed: its place among the items, until [`fill`] puts the hash there.
+    pub(crate) fn value(&mut self, text: &str) -> Redacted {
+        Redacted::Hash(self.place(text))
+    }
+
+    fn place(&mut self, text: &str) -> [u8; 32] {
         let mut place = [0_u8; 32];
         let index = u64::try_from(self.items.len()).unwrap_or(u64::MAX).to_be_bytes();
         place.iter_mut().zip(index).for_each(|(slot, byte)| *slot = byte);
         self.items.push(SecretBytes::new(text.as_bytes().to_vec()));
-        Some(place)
+        place
     }
 
-    /// A member of data: in clear if its name is among those that may be.
-    pub(crate) fn member(&mut self, name: &str, raw: &str, rules: (&[String], bool)) -> Redacted {
-        let (clear, hashes_names) = rules;
-        if clear.iter().any(|one| one == name) {
-            let mut reader = Reader { text: raw, at: 0, clear: &[] };
-            let shown = reader.value(self, MAX_DEPTH, Show::All);
-            return shown.unwrap_or_else(|| self.value(raw));
-        }
-        self.hashes_names = hashes_names;
-        let redacted = self.document(raw);
-        self.hashes_names = false;
-        redacted
+    /// What came with a request as its body.
+    pub(crate) fn body(&mut self, body: &Body, rules: Rules<'_>) -> Redacted {
+        self.part(body.sent(), |out| {
+            let mut members = Vec::new();
+            for (name, raw) in body.members() {
+                members.push((name.to_owned(), out.member(name, raw, rules)?));
+            }
+            out.map(members, rules.1)
+        })
     }
 
-    /// The members of data, their names hashed if that is the rule.
-    pub(crate) fn map(&mut self, members: Vec<(String, Redacted)>, hashes_names: bool) -> Redacted {
-        if !hashes_names {
-            return Redacted::Map(members);
+    /// What stood behind its question mark.
+    pub(crate) fn query(&mut self, query: &Query, rules: Rules<'_>) -> Redacted {
+        if query.iter().next().is_none() {
+            return Redacted::Null;
         }
-        let mut hashed = Vec::with_capacity(members.len());
-        for (name, value) in members {
-            // Too many to be hashed: the whole is hidden.
-            let Some(place) = self.place(&name) else { return Redacted::Hidden };
-            hashed.push((place, value));
-        }
-        Redacted::HashedMap(hashed)
+        self.part(query.sent(), |out| {
+            let mut members = Vec::new();
+            for (name, text) in query.iter() {
+                let shown = if rules.0.contains(name) { Show::All } else { Show::Nothing };
+                members.push((name.clone(), out.scalar(text, shown)?));
+            }
+            out.map(members, rules.1)
+        })
     }
 
     /// A whole JSON text; what is not JSON is one value. The members that the rules name stay in
     /// clear, where they are the data's own.
-    pub(crate) fn json(&mut self, text: &SecretText, rules: (&[String], bool)) -> Redacted {
-        self.hashes_names = rules.1;
+    pub(crate) fn json(&mut self, text: &SecretText, rules: Rules<'_>) -> Redacted {
         // EXPOSE: every value in it is hashed before it leaves this room.
         let text = text.expose();
-        let mut reader = Reader { text, at: 0, clear: rules.0 };
-        let read = reader.value(self, MAX_DEPTH, Show::Nothing);
-        let redacted = read.unwrap_or_else(|| self.value(text));
+        self.hashes_names = rules.1;
+        let redacted = self.part(text, |out| {
+            let mut reader = Reader { text, at: 0, clear: rules.0 };
+            reader.value(out, MAX_DEPTH, Show::Nothing)
+        });
         self.hashes_names = false;
         redacted
     }
@@ -99,16 +114,98 @@ impl Redactor {
         redacted
     }
 
-    /// Raw JSON text.
-    pub(crate) fn document(&mut self, text: &str) -> Redacted {
-        let mut reader = Reader { text, at: 0, clear: &[] };
-        reader.value(self, MAX_DEPTH, Show::Nothing).unwrap_or_else(|| self.value(text))
+    /// A part of the record, or one hash of the whole if that is no JSON or would take too much.
+    fn part(&mut self, whole: &str, read: impl FnOnce(&mut Self) -> Option<Redacted>) -> Redacted {
+        let before = self.items.len();
+        self.room = self.most;
+        read(self).unwrap_or_else(|| {
+            self.items.truncate(before);
+            self.value(whole)
+        })
+    }
+
+    /// Takes so much of the room that is left.
+    fn take_room(&mut self, bytes: usize) -> Option<()> {
+        self.room = self.room.checked_sub(bytes)?;
+        Some(())
+    }
+
+    /// A member of data: in clear if its name is among those that may be.
+    fn member(&mut self, name: &str, raw: &str, (clear, hashed): Rules<'_>) -> Option<Redacted> {
+        let is_clear = clear.iter().any(|one| one == name);
+        let mut reader = Reader { text: raw, at: 0, clear: &[] };
+        self.hashes_names = hashed;
+        let show = if is_clear { Show::All } else { Show::Nothing };
+        let redacted = reader.value(self, MAX_DEPTH, show);
+        self.hashes_names = false;
+        redacted
+    }
+
+    fn scalar(&mut self, text: &str, show: Show) -> Option<Redacted> {
+        if show == Show::Nothing {
+            self.take_room(HASH)?;
+            return Some(self.value(text));
+        }
+        self.take_room(written(text))?;
+        Some(Redacted::Public(text.to_owned()))
+    }
+
+    /// The members of a map, each name once, and hashed if that is the rule.
+    fn map(&mut self, members: Vec<(String, Redacted)>, hashes_names: bool) -> Option<Redacted> {
+        self.take_room(BRACKETS)?;
+        let members = gathered(members);
+        if !hashes_names {
+            for (name, _) in &members {
+                self.take_room(written(name))?;
+            }
+            return Some(Redacted::Map(members));
+        }
+        let mut hashed = Vec::with_capacity(members.len());
+        for (name, value) in members {
+            self.take_room(HASH)?;
+            hashed.push((self.place(&name), value));
+        }
+        Some(Redacted::HashedMap(hashed))
     }
 
     /// What is to be hashed.
     pub(crate) fn take(&mut self) -> Vec<SecretBytes> {
         std::mem::take(&mut self.items)
     }
+}
+
+/// What brackets take, with a comma.
+const BRACKETS: usize = 3;
+/// What `null` takes, with a comma.
+const NULL: usize = 5;
+
+/// What a text takes as JSON, with its quotation marks and what follows it.
+fn written(text: &str) -> usize {
+    // No escape is longer than six.
+    let escaped = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\' | ..=0x1f)).count();
+    text.len().saturating_add(escaped.saturating_mul(5)).saturating_add(3)
+}
+
+/// What came under one name several times, as a list under it: the line's names are read as unique.
+fn gathered(mut members: Vec<(String, Redacted)>) -> Vec<(String, Redacted)> {
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    if names.array_windows().all(|[one, next]| one != next) {
+        return members;
+    }
+    members.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut gathered: Vec<(String, Vec<Redacted>)> = Vec::new();
+    for (name, value) in members {
+        match gathered.last_mut() {
+            Some((last, values)) if *last == name => values.push(value),
+            _ => gathered.push((name, vec![value])),
+        }
+    }
+    let one = |(name, mut values): (String, Vec<Redacted>)| match values.len() {
+        1 => (name, values.pop().unwrap_or(Redacted::Null)),
+        _ => (name, Redacted::List(values)),
+    };
+    gathered.into_iter().map(one).collect()
 }
 
 /// Puts the hashes where their values were; without hashes (sealed) values are hidden.
@@ -177,13 +274,13 @@ impl<'a> Reader<'a> {
             b'[' => self.list(out, depth, show),
             _ => {
                 let raw = self.token()?;
-                match (raw, show) {
-                    ("null", _) => Some(Redacted::Null),
-                    (raw, Show::Scalars | Show::All) => scalar(raw).map(Redacted::Public),
-                    (raw, Show::Nothing) => Some(match plain(raw) {
-                        Some(text) => out.value(text),
-                        None => out.value(&scalar(raw)?),
-                    }),
+                if raw == "null" {
+                    out.take_room(NULL)?;
+                    return Some(Redacted::Null);
+                }
+                match plain(raw) {
+                    Some(text) => out.scalar(text, show),
+                    None => out.scalar(&scalar(raw)?, show),
                 }
             }
         }
@@ -195,7 +292,7 @@ impl<'a> Reader<'a> {
         let clear = std::mem::take(&mut self.clear);
         let mut members = Vec::new();
         if self.eat(b'}') {
-            return Some(Redacted::Map(members));
+            return out.map(members, false);
         }
         loop {
             self.peek()?;
@@ -214,7 +311,7 @@ impl<'a> Reader<'a> {
             members.push((name, value));
             if self.eat(b'}') {
                 let hashes_names = out.hashes_names && show != Show::All;
-                return Some(out.map(members, hashes_names));
+                return out.map(members, hashes_names);
             }
             if !self.eat(b',') {
                 return None;
@@ -224,6 +321,7 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self, out: &mut Redactor, depth: usize, show: Show) -> Option<Redacted> {
         self.at += 1;
+        out.take_room(BRACKETS)?;
         let mut items = Vec::new();
         if self.eat(b']') {
             return Some(Redacted::List(items));

@@ -96,7 +96,7 @@ impl Trail {
         call: &Call,
         known: &Known,
     ) -> Result<(), Refusal> {
-        let mut redactor = Redactor::default();
+        let mut redactor = Redactor::of(known.allowed);
         let own = self.redact_request(call, known, &mut redactor);
         let hashes = fingerprints(door, redactor.take()).await;
         self.settle(&own, hashes.as_deref());
@@ -114,7 +114,7 @@ impl Trail {
         known: &Known,
         answer: &Answer,
     ) -> Result<(), Refusal> {
-        let mut redactor = Redactor::default();
+        let mut redactor = Redactor::of(known.allowed);
         let own = (!self.opened).then(|| self.redact_request(call, known, &mut redactor));
         let json = answer.data.as_ref().filter(|_| answer.has_json());
         let mut answered = Answered {
@@ -146,24 +146,12 @@ impl Trail {
         let token = call.token.as_ref().map(|token| redactor.value(token.expose()));
         let accessor = known.caller.as_ref().map(|caller| redactor.value(caller.accessor.as_str()));
         let rules = known.of_request();
-        let members: Vec<(String, Redacted)> = if call.body.is_empty() {
-            let query = call.query.iter();
-            query
-                .map(|(name, value)| {
-                    let clear = rules.0.contains(name).then(|| Redacted::Public(value.clone()));
-                    (name.clone(), clear.unwrap_or_else(|| redactor.value(value)))
-                })
-                .collect()
-        } else {
-            let members = call.body.members();
-            members
-                .map(|(name, raw)| (name.to_owned(), redactor.member(name, raw, rules)))
-                .collect()
-        };
         let asked = Arc::make_mut(&mut self.asked);
-        if !members.is_empty() {
-            asked.data = redactor.map(members, rules.1);
-        }
+        asked.data = if call.body.is_empty() {
+            redactor.query(&call.query, rules)
+        } else {
+            redactor.body(&call.body, rules)
+        };
         if let Some(mount) = &known.headers {
             asked.headers = headers(call, &mount.audit.headers, redactor);
         }

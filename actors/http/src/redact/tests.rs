@@ -6,8 +6,12 @@ use serde_json::Value;
 use super::*;
 
 fn redact(text: &str) -> (Redacted, Vec<String>) {
-    let mut redactor = Redactor::default();
-    let redacted = redactor.document(text);
+    redact_within(text, ROOM)
+}
+
+fn redact_within(text: &str, room: usize) -> (Redacted, Vec<String>) {
+    let mut redactor = Redactor::within(room);
+    let redacted = redactor.json(&SecretText::new(text.to_owned()), (&[], false));
     let items = redactor.take();
     let texts = items.iter().map(|item| String::from_utf8(item.expose().to_vec()).unwrap());
     (redacted, texts.collect())
@@ -28,7 +32,7 @@ fn numbers_and_truth_values_are_hashed_like_text() {
 
 #[test]
 fn only_the_datas_own_members_that_the_rules_name_stay_in_clear() {
-    let mut redactor = Redactor::default();
+    let mut redactor = Redactor::of(true);
     let text = r#"{"a":{"b":1,"c":["x"]},"d":{"a":"canary"}}"#;
     let clear = ["a".to_owned()];
     let redacted = redactor.json(&SecretText::new(text.to_owned()), (&clear, false));
@@ -42,7 +46,7 @@ fn only_the_datas_own_members_that_the_rules_name_stay_in_clear() {
 
 #[test]
 fn names_are_hashed_as_well_when_asked() {
-    let mut redactor = Redactor::default();
+    let mut redactor = Redactor::of(true);
     let text = SecretText::new(r#"{"canary":{"other":1}}"#.to_owned());
     let mut redacted = redactor.json(&text, (&[], true));
     assert_eq!(redactor.take().len(), 3);
@@ -62,7 +66,7 @@ fn without_keys_values_are_hidden() {
 
 #[test]
 fn policies_of_a_token_stay_readable() {
-    let mut redactor = Redactor::default();
+    let mut redactor = Redactor::of(true);
     let text = r#"{"client_token":"canary","policies":["default"],"num_uses":1}"#;
     let redacted = redactor.auth(&SecretText::new(text.to_owned()));
     let Redacted::Map(members) = redacted else { panic!("a map") };
@@ -71,12 +75,61 @@ fn policies_of_a_token_stay_readable() {
 }
 
 #[test]
-fn a_record_has_a_bounded_number_of_values() {
-    let text = format!("[{}1]", "1,".repeat(MAX_VALUES + 10));
+fn what_would_take_too_much_is_one_hash_of_the_whole() {
+    let text = format!("[{}1]", "1,".repeat(9_999));
     let (redacted, items) = redact(&text);
-    assert_eq!(items.len(), MAX_VALUES);
-    let Redacted::List(values) = redacted else { panic!("a list") };
-    assert_eq!(values.last(), Some(&Redacted::Hidden));
+    assert_eq!((redacted, items), (Redacted::Hash([0; 32]), vec![text]));
+
+    let body = r#"{"a":[1,2,3],"b":{"c":4}}"#;
+    let whole = Body::parse(SecretBytes::new(body.as_bytes().to_vec()), None).unwrap();
+    let mut redactor = Redactor::within(4 * HASH + 21);
+    assert!(matches!(redactor.body(&whole, (&[], false)), Redacted::Map(_)));
+    assert_eq!(redactor.value("other"), Redacted::Hash(place(4)));
+    // A byte less, and what is hashed already of it is not sent to be hashed.
+    let mut redactor = Redactor::within(4 * HASH + 20);
+    assert_eq!(redactor.value("before"), Redacted::Hash(place(0)));
+    assert_eq!(redactor.body(&whole, (&[], false)), Redacted::Hash(place(1)));
+    let items: Vec<Vec<u8>> = redactor.take().iter().map(|item| item.expose().to_vec()).collect();
+    assert_eq!(items, [b"before".to_vec(), body.as_bytes().to_vec()]);
+    assert!(Redactor::of(false).most * 50 < Redactor::of(true).most);
+}
+
+fn place(index: u8) -> [u8; 32] {
+    let mut place = [0; 32];
+    place[7] = index;
+    place
+}
+
+#[test]
+fn what_comes_twice_under_one_name_stands_under_it_as_a_list() {
+    let (redacted, items) = redact(r#"{"o":{"b":1,"a":2,"b":[3],"b":null}}"#);
+    assert_eq!(items, ["1", "2", "3"]);
+    let list = |items: Vec<Redacted>| Redacted::List(items);
+    let hash = |index| Redacted::Hash(place(index));
+    let b = list(vec![hash(0), list(vec![hash(2)]), Redacted::Null]);
+    let inner = Redacted::Map(vec![("a".to_owned(), hash(1)), ("b".to_owned(), b)]);
+    assert_eq!(redacted, Redacted::Map(vec![("o".to_owned(), inner)]));
+}
+
+/// What the log writes, but for the digits of hashes.
+fn shown(redacted: &Redacted) -> Value {
+    let hash = || format!("hmac-sha256:{:064}", 0);
+    match redacted {
+        Redacted::Null => Value::Null,
+        Redacted::Hidden => Value::from("hidden"),
+        Redacted::Hash(_) => Value::from(hash()),
+        Redacted::Public(text) => Value::from(text.clone()),
+        Redacted::List(items) => items.iter().map(shown).collect(),
+        Redacted::Map(members) => {
+            members.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
+        }
+        Redacted::HashedMap(members) => Value::from(
+            members
+                .iter()
+                .map(|(_, value)| Value::from(vec![Value::from(hash()), shown(value)]))
+                .collect::<Vec<_>>(),
+        ),
+    }
 }
 
 fn json() -> impl Strategy<Value = Value> {
@@ -116,6 +169,25 @@ proptest! {
         prop_assert_eq!(items, expected);
         let shown = format!("{redacted:?}");
         prop_assert!(!shown.contains("Public("));
+    }
+
+    /// Whatever is sent takes the room that it may and no more; what fits is written as it is.
+    #[test]
+    fn no_data_takes_more_than_its_room(
+        value in json(), room in 100_usize..2_000, clear: bool, hashed: bool,
+    ) {
+        let text = format!("{{\"a\":{value}}}");
+        let names = clear.then(|| "a".to_owned());
+        let rules = (names.as_slice(), hashed);
+        let mut redactor = Redactor::within(room);
+        let redacted = redactor.json(&SecretText::new(text.clone()), rules);
+        let length = shown(&redacted).to_string().len();
+        prop_assert!(length <= room, "{length} of {room}");
+        if redacted == Redacted::Hash([0; 32]) {
+            let whole = Redactor::of(true).json(&SecretText::new(text), rules);
+            // What is escaped may have been thought longer than it is.
+            prop_assert!(shown(&whole).to_string().len() * 3 > room);
+        }
     }
 
     /// Text that is no JSON becomes something hashed, never a panic.
