@@ -36,6 +36,8 @@ mod configured;
 #[cfg(test)]
 mod coverage;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod disk;
 #[cfg(test)]
 mod engines;

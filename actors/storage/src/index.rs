@@ -72,6 +72,20 @@ pub(crate) fn root_key() -> StoredKey {
     StoredKey::new([PREFIX.as_slice(), b"r"].concat())
 }
 
+/// The keys that a record of the index speaks of: a bucket or a delta, if it is one.
+pub(crate) fn keys_in(key: &[u8], record: &StoredRecord) -> Vec<Vec<u8>> {
+    match key.strip_prefix(&PREFIX) {
+        Some([b'b', _, _]) => {
+            bucket::decode(record.sealed.as_bytes()).unwrap_or_default().into_keys().collect()
+        }
+        Some([b'd', ..]) => {
+            let changed = delta::read(record).unwrap_or_default().into_iter();
+            changed.filter_map(|(key, sum)| sum.map(|_| key)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 fn page_key(page: u16) -> StoredKey {
     StoredKey::new([bucket_key(page * PER_PAGE).as_bytes(), b"p"].concat())
 }

@@ -25,6 +25,9 @@ pub(crate) trait Store {
 
     /// Opens the store in it.
     fn open(&self) -> Arc<dyn StorageBackend>;
+
+    /// Spoils the bytes of one record in it, while it is not open; false if nothing can be.
+    fn damage(&self, key: &StoredKey) -> bool;
 }
 
 /// Runs the whole suite over a [`Store`].
@@ -47,6 +50,7 @@ macro_rules! conformance {
             no_commit_makes_a_changed_index_fit_again,
             no_commit_rests_on_what_was_put_back,
             an_index_fits_after_any_groups,
+            a_damaged_record_keeps_its_place_and_is_no_finding,
             a_forged_delta_is_found,
         );
     };

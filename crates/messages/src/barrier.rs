@@ -3,7 +3,7 @@
 //! Seals on the way in, opens on the way out, on the caller's own arbiter; the store sees neither
 //! names nor contents, the keys see no disk.
 
-use mssm_domain::{ErrorKind, Fault, RecordPath, SecretBytes, StoredKey};
+use mssm_domain::{ErrorKind, Fault, RecordPath, SecretBytes, StoredKey, StoredRecord};
 
 use crate::keys::{HideNames, KeyError, KeysPort, Open, PlainRecord, Seal, ShowNames};
 use crate::storage::{Commit, Expect, Precondition, StorageError, StoragePort, Write};
@@ -145,6 +145,9 @@ pub struct Child {
     pub is_folder: bool,
 }
 
+/// Records as they are stored, each with its key.
+type Records = Vec<(StoredKey, StoredRecord)>;
+
 /// Plain records in and out, for one arbiter.
 #[derive(Clone)]
 pub struct Barrier {
@@ -216,8 +219,9 @@ impl Barrier {
 
     /// A page of the records below a name, at any depth, in the store's own order.
     ///
-    /// `after` is the key of the last record of the page before. Records that do not open come
-    /// back as errors in their place; names are not shown, so records say what they are.
+    /// `after` is the key of the last record of the page before. Records that do not open, or are
+    /// damaged where they are stored, come back as errors in their place; names are not shown, so
+    /// records say what they are.
     pub async fn scan(
         &self,
         parent: &RecordPath,
@@ -226,15 +230,53 @@ impl Barrier {
     ) -> Result<Vec<(StoredKey, Result<Plain, KeyError>)>, BarrierError> {
         let prefix = self.hide(parent).await?;
         let after = after.map(StoredKey::as_bytes);
-        let page = self.storage.reader.scan_records(prefix.as_bytes(), after, limit)?;
+        let (page, damaged) =
+            match self.storage.reader.scan_records(prefix.as_bytes(), after, limit) {
+                Err(StorageError::Damaged(_)) => {
+                    self.scan_singly(prefix.as_bytes(), after, limit)?
+                }
+                page => (page?, Vec::new()),
+            };
         let versions: Vec<(StoredKey, u64)> =
             page.iter().map(|(key, record)| (key.clone(), record.version)).collect();
         let opened = self.keys.open(Open(page)).await?;
-        let plain = versions
+        let mut plain: Vec<(StoredKey, Result<Plain, KeyError>)> = versions
             .into_iter()
             .zip(opened)
-            .map(|((key, version), bytes)| (key, bytes.map(|bytes| Plain { version, bytes })));
-        Ok(plain.collect())
+            .map(|((key, version), bytes)| (key, bytes.map(|bytes| Plain { version, bytes })))
+            .collect();
+        if !damaged.is_empty() {
+            plain.extend(damaged.into_iter().map(|key| (key, Err(KeyError::Damaged))));
+            plain.sort_by(|one, other| one.0.cmp(&other.0));
+        }
+        Ok(plain)
+    }
+
+    /// A page record by record, for one that has damaged ones: those that are whole, and the others' keys.
+    fn scan_singly(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Records, Vec<StoredKey>), StorageError> {
+        let (reader, mut after) = (&self.storage.reader, after.map(<[u8]>::to_vec));
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+        // A record that goes between the two looks is none; the page is filled up with the next.
+        while whole.len() + damaged.len() < limit {
+            let left = limit - whole.len() - damaged.len();
+            let keys = reader.scan(prefix, after.as_deref(), left)?;
+            let Some(last) = keys.last() else { break };
+            after = Some(last.as_bytes().to_vec());
+            for key in keys {
+                match reader.read(&key) {
+                    Ok(Some(record)) => whole.push((key, record)),
+                    Ok(None) => {}
+                    Err(StorageError::Damaged(_)) => damaged.push(key),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok((whole, damaged))
     }
 
     /// Removes every record below a name, in batches; returns how many.

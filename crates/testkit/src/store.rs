@@ -1,7 +1,6 @@
 //! A store in memory that can be made to fail, to wait and to be opened again.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +27,7 @@ struct State {
     plan: VecDeque<Option<Outcome>>,
     down: Option<StorageError>,
     unreadable: Option<StorageError>,
+    damaged: BTreeSet<Vec<u8>>,
 }
 
 /// Records in memory, checked and applied as the real store does. Clones share them.
@@ -113,10 +113,21 @@ impl MemoryStore {
         };
     }
 
+    /// Spoils a record where it lies, or has it whole again.
+    pub fn damage(&self, key: &StoredKey, damaged: bool) {
+        let mut state = self.state();
+        if damaged {
+            state.damaged.insert(key.as_bytes().to_vec());
+        } else {
+            state.damaged.remove(key.as_bytes());
+        }
+    }
+
     /// A store with the same records that goes its own way from here: what a crash leaves.
     pub fn copy(&self) -> Self {
         let copy = Self::new();
         copy.state().records.clone_from(&self.state().records);
+        copy.state().damaged.clone_from(&self.state().damaged);
         copy
     }
 
@@ -196,6 +207,11 @@ impl State {
         Ok(page.collect())
     }
 
+    fn whole(&self, key: &StoredKey) -> Result<(), StorageError> {
+        let damaged = self.damaged.contains(key.as_bytes());
+        if damaged { Err(StorageError::Damaged("the test said so".to_owned())) } else { Ok(()) }
+    }
+
     fn readable(&self) -> Result<(), StorageError> {
         self.unreadable.clone().map_or(Ok(()), Err)
     }
@@ -205,6 +221,7 @@ impl StorageReader for MemoryStore {
     fn read(&self, key: &StoredKey) -> Result<Option<StoredRecord>, StorageError> {
         let state = self.state();
         state.readable()?;
+        state.whole(key)?;
         Ok(state.records.get(key.as_bytes()).cloned())
     }
 
@@ -224,7 +241,10 @@ impl StorageReader for MemoryStore {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(StoredKey, StoredRecord)>, StorageError> {
-        self.state().page(prefix, after, limit)
+        let state = self.state();
+        let page = state.page(prefix, after, limit)?;
+        page.iter().try_for_each(|(key, _)| state.whole(key))?;
+        Ok(page)
     }
 }
 
@@ -283,6 +303,38 @@ mod tests {
         let rest = barrier.scan(&path("k"), Some(&first[2].0), 3).await.unwrap();
         assert_eq!((first.len(), rest.len()), (3, 1));
         assert_eq!(barrier.delete_all(&path("k")).await.unwrap(), 4);
+    }
+
+    #[actix_rt::test]
+    async fn a_damaged_record_is_an_error_in_its_place_and_hides_no_other() {
+        let (barrier, store) = barrier();
+        let mut changes = Changes::new();
+        for name in ["k/a", "k/b", "k/c", "k/d"] {
+            changes = changes.put(path(name), 0, bytes(name));
+        }
+        barrier.commit(changes).await.unwrap();
+        let keys: Vec<_> = barrier
+            .scan(&path("k"), None, 9)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        store.damage(&keys[1], true);
+        for limit in 1..6 {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = barrier.scan(&path("k"), after.as_ref(), limit).await.unwrap();
+                let full = page.len() == limit;
+                after = page.last().map(|(key, _)| key.clone());
+                seen.extend(page.into_iter().map(|(key, plain)| (key, plain.is_ok())));
+                if !full {
+                    break;
+                }
+            }
+            let expected: Vec<_> = keys.iter().map(|key| (key.clone(), *key != keys[1])).collect();
+            assert_eq!(seen, expected, "{limit} at a time");
+        }
     }
 
     #[actix_rt::test]

@@ -85,7 +85,10 @@ impl Acl {
     ) -> Self {
         let mut acl = Self::default();
         let mut segments: BTreeMap<String, Granted> = BTreeMap::new();
-        for (name, policy) in policies {
+        let policies: Vec<_> = policies.into_iter().collect();
+        // A longer path of another would win over what it may have denied.
+        let shut = policies.iter().any(|(_, policy)| policy.unreadable);
+        for (name, policy) in policies.into_iter().filter(|(_, policy)| policy.unreadable == shut) {
             for rule in &policy.rules {
                 match &rule.pattern {
                     Pattern::Exact(path) => merge(acl.exact.get_mut(path), rule, name)

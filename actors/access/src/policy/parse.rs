@@ -23,6 +23,8 @@ pub(crate) struct Policy {
     pub(crate) rules: Vec<Rule>,
     /// What its writer should know.
     pub(crate) warnings: Vec<String>,
+    /// Nobody knows what it said: it denies everything, whatever other policies allow.
+    pub(crate) unreadable: bool,
 }
 
 /// What one `path` block says.
@@ -64,7 +66,7 @@ impl Policy {
             parameters: ParameterRules::default(),
             wrapping_ttl_secs: (0, 0),
         };
-        Self { rules: vec![rule], warnings: Vec::new() }
+        Self { rules: vec![rule], warnings: Vec::new(), unreadable: true }
     }
 
     /// Reads HCL or JSON; the error is for the caller.

@@ -35,6 +35,28 @@ async fn an_unreadable_record_is_named_kept_and_back_once_it_is_repaired() {
 }
 
 #[actix_rt::test]
+async fn a_record_that_is_damaged_on_disk_holds_up_no_other() {
+    let rig = Rig::new().await;
+    let damaged = rig.issue().await.unwrap();
+    let whole = rig.issue().await.unwrap();
+    let id = damaged.lease.id.as_str();
+    let key = FakeKeys::stored_key(&live_path(id));
+    rig.store.damage(&key, true);
+    let next = rig.crash();
+    pass(1).await;
+    assert_eq!(next.manager.send(ListUnreadable).await.unwrap(), Ok(vec![id.to_owned()]));
+    assert_eq!((next.counts().await.unreadable, next.counts().await.active), (1, 1));
+    let revoke = Revoke { lease: whole.lease.id.clone(), sync: true };
+    assert_eq!(next.manager.send(revoke).await.unwrap(), Ok(()));
+    pass(60).await;
+    assert_eq!(next.world().exists.len(), 1, "its login is left alone");
+    next.store.damage(&key, false);
+    assert!(next.manager.send(Tidy).await.unwrap().unwrap());
+    pass(60).await;
+    next.assert_all_ended("repaired").await;
+}
+
+#[actix_rt::test]
 async fn tidying_removes_indexes_of_leases_that_are_gone_and_no_others() {
     let rig = Rig::new().await;
     let issued = rig.issue().await.unwrap();

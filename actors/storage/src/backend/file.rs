@@ -31,8 +31,8 @@ pub(crate) use entry::name_of;
 /// What is known without looking into files.
 #[derive(Debug, Default)]
 struct Index {
-    /// The version under each key.
-    versions: BTreeMap<Vec<u8>, u64>,
+    /// The version under each key; `None` where the file is damaged: the key keeps its place.
+    versions: BTreeMap<Vec<u8>, Option<u64>>,
     /// Names of files that are in `damaged/` and not yet replaced: their keys answer `Damaged`.
     damaged: BTreeSet<String>,
     /// A batch is there in part, until the next start finishes it: nobody reads it so.
@@ -140,7 +140,7 @@ impl FileStorage {
         // Again, now that nothing can be written meanwhile: it may have been replaced.
         match self.load_record(key) {
             Err(StorageError::Damaged(cause)) if index.versions.contains_key(key) => {
-                index.versions.remove(key);
+                index.versions.insert(key.to_vec(), None);
                 index.damaged.insert(name.clone());
                 self.places.isolate(&name, &cause);
                 Err(StorageError::Damaged(format!("damaged/{name}: {cause}")))
@@ -155,7 +155,7 @@ impl FileStorage {
         if index.damaged.contains(&name) {
             return Err(StorageError::Damaged(format!("damaged/{name}")));
         }
-        Ok(index.versions.get(key.as_bytes()).copied())
+        Ok(index.versions.get(key.as_bytes()).copied().flatten())
     }
 
     /// Stages and syncs what is put; if anything fails here, nothing has happened.
@@ -200,7 +200,7 @@ impl FileStorage {
         for (key, record) in effects {
             let name = entry::name_of(key);
             match record {
-                Some(record) => index.versions.insert(key.to_vec(), record.version),
+                Some(record) => index.versions.insert(key.to_vec(), Some(record.version)),
                 None => index.versions.remove(*key),
             };
             if index.damaged.remove(&name) {

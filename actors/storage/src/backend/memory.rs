@@ -110,6 +110,10 @@ mod tests {
         fn open(&self) -> std::sync::Arc<dyn StorageBackend> {
             std::sync::Arc::clone(&self.0) as _
         }
+
+        fn damage(&self, _: &StoredKey) -> bool {
+            false
+        }
     }
 
     conformance!(Kept);

@@ -98,6 +98,8 @@ impl Index {
         for key in keys.iter().filter(|key| !is_index(key.as_bytes())) {
             match self.bucket(store, self.bucket_of(key.as_bytes())) {
                 Ok(bucket) if bucket.contains_key(key.as_bytes()) => {}
+                // What was damaged when the index was made anew is in none, and opens for nobody.
+                Ok(_) if matches!(store.read(key), Err(StorageError::Damaged(_))) => {}
                 Ok(_) => findings.add(key.as_bytes(), Discrepancy::Unknown),
                 // Told when its bucket was looked at, or by the next commit to it.
                 Err(Broken::Found(_)) => {}

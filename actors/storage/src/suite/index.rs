@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Store, key, put, record, when};
 use crate::StorageBackend;
-use crate::index::{consistent, is_index};
+use crate::index::{consistent, is_index, root_key};
 use crate::writer::Keeping;
 
 struct Key;
@@ -100,6 +100,39 @@ fn written_twice<S: Store>() -> (S, Arc<dyn StorageBackend>, Vec<(StoredKey, Sto
     kept.commit(vec![Write::Delete(key("gone")), Write::Delete(key("vital/gone"))]);
     assert_eq!(kept.swept(), []);
     (place, store, before)
+}
+
+/// Damage is the store's to name: whose record it is stays known, and nobody takes it for forged or gone.
+pub(crate) fn a_damaged_record_keeps_its_place_and_is_no_finding<S: Store>() {
+    let place = S::create();
+    put_with_index(&place.open(), &["a", "b", "c"]);
+    if !place.damage(&key("b")) {
+        return;
+    }
+    for accept in [false, true] {
+        let store = place.open();
+        assert_eq!(store.scan(b"", None, 3), Ok(vec![key("a"), key("b"), key("c")]));
+        assert!(matches!(store.read(&key("b")), Err(StorageError::Damaged(_))));
+        assert!(matches!(store.scan_records(b"", None, 3), Err(StorageError::Damaged(_))));
+        assert_eq!(found(&store), [], "made anew: {accept}");
+        if accept {
+            let mut kept = Kept::new(&store);
+            kept.install(true, true).unwrap();
+            kept.commit(vec![put("b", 9)]);
+            assert_eq!(found(&store), []);
+            assert_eq!(store.read(&key("b")), Ok(Some(record(9, 1))));
+        }
+        // Without the root the index is made anew from what can be read.
+        store.delete(&root_key()).unwrap();
+        Kept::new(&store).install(true, true).unwrap();
+        assert_eq!(found(&store), [], "made anew: {accept}");
+    }
+}
+
+/// Puts records one by one, each with its part of the index.
+pub(crate) fn put_with_index(store: &Arc<dyn StorageBackend>, names: &[&str]) {
+    let mut kept = Kept::open(store);
+    names.iter().for_each(|name| kept.commit(vec![put(name, 1)]));
 }
 
 pub(crate) fn an_older_a_deleted_and_a_swapped_record_are_found_and_named<S: Store>() {

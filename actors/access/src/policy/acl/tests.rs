@@ -161,3 +161,14 @@ fn a_policys_name_is_the_same_in_every_spelling() {
     assert_eq!(names(&acl, "secret/data/Admin", Asked::Request), ["read"]);
     assert!(names(&acl, "secret/data/admin", Asked::Request).is_empty());
 }
+
+#[test]
+fn a_policy_that_cannot_be_read_denies_what_others_allow_by_longer_paths() {
+    let name = |name| PolicyName::parse(name).unwrap();
+    let wide = Policy::parse("path \"secret/*\" { capabilities = [\"read\"] }").unwrap();
+    let (lost, wide) = ((name("lost"), Policy::deny_everything()), (name("wide"), wide));
+    for policies in [[&lost, &wide], [&wide, &lost]] {
+        let acl = Acl::new(policies.map(|(name, policy)| (name, policy)));
+        assert_eq!(names(&acl, "secret/a", Asked::Capabilities), ["deny"]);
+    }
+}

@@ -18,6 +18,16 @@ impl Store for Folder {
     fn open(&self) -> Arc<dyn StorageBackend> {
         Arc::new(EmbeddedStorage::open(self.0.path()).unwrap())
     }
+
+    fn damage(&self, key: &StoredKey) -> bool {
+        let store = EmbeddedStorage::open(self.0.path()).unwrap();
+        let held = store.database.read().unwrap();
+        let transaction = held.as_ref().unwrap().begin_write().unwrap();
+        let bytes: &[u8] = b"nonsense that is no record";
+        transaction.open_table(RECORDS).unwrap().insert(key.as_bytes(), bytes).unwrap();
+        transaction.commit().unwrap();
+        true
+    }
 }
 
 conformance!(Folder);
@@ -79,16 +89,10 @@ fn a_creation_that_a_crash_cut_short_is_begun_again() {
 #[test]
 fn a_damaged_record_is_named_and_the_others_are_served() {
     let folder = Folder::create();
-    let store = EmbeddedStorage::open(folder.0.path()).unwrap();
     let other = StoredKey::new(b"other".to_vec());
-    store.put(&other, &record(1)).unwrap();
-    {
-        let held = store.database.read().unwrap();
-        let transaction = held.as_ref().unwrap().begin_write().unwrap();
-        let bytes: &[u8] = b"nonsense that is no record";
-        transaction.open_table(RECORDS).unwrap().insert(key().as_bytes(), bytes).unwrap();
-        transaction.commit().unwrap();
-    }
+    folder.open().put(&other, &record(1)).unwrap();
+    folder.damage(&key());
+    let store = EmbeddedStorage::open(folder.0.path()).unwrap();
     assert!(matches!(store.read(&key()), Err(StorageError::Damaged(_))));
     assert_eq!(store.read(&other), Ok(Some(record(1))));
     let report = store.check().unwrap();

@@ -32,6 +32,16 @@ pub(super) fn encode(key: &[u8], record: &StoredRecord) -> Vec<u8> {
 
 /// The key and the record in a file of this name, or what is wrong with it.
 pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<(Vec<u8>, StoredRecord), String> {
+    let (key, stored) = split(name, bytes)?;
+    Ok((key.to_vec(), value::decode(key, stored)?))
+}
+
+/// The key that a file of this name says it is of, also if its record is damaged.
+pub(super) fn key_in(name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    split(name, bytes).ok().map(|(key, _)| key.to_vec())
+}
+
+fn split<'bytes>(name: &str, bytes: &'bytes [u8]) -> Result<(&'bytes [u8], &'bytes [u8]), String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("not a record")?;
     let (length, rest) = rest.split_first_chunk::<4>().ok_or("cut short")?;
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| "cut short")?;
@@ -39,5 +49,5 @@ pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<(Vec<u8>, StoredRecord)
     if name_of(key) != name {
         return Err("its name is not its key's".to_owned());
     }
-    Ok((key.to_vec(), value::decode(key, stored)?))
+    Ok((key, stored))
 }

@@ -1,11 +1,13 @@
 //! What the file backend does at its start and to damaged files: finish, look through, isolate.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use tracing::error;
 
 use super::{Index, Places, disk, entry, journal};
 use crate::folder::beside;
+use crate::index::{is_index, keys_in};
 
 impl Places {
     /// Finishes the batch whose journal a crash left behind, then clears what was only staged.
@@ -38,12 +40,9 @@ impl Places {
     /// Reads every record's file, and isolates those that are damaged.
     pub(super) fn load(&self) -> io::Result<Index> {
         let mut index = Index::default();
-        for name in disk::names(&self.damaged)? {
-            // A dot marks one that was replaced since; it is kept for whoever looks into it.
-            if !name.contains('.') {
-                index.damaged.insert(name);
-            }
-        }
+        let isolated = disk::names(&self.damaged)?;
+        // A dot marks one that was replaced since; it is kept for whoever looks into it.
+        index.damaged.extend(isolated.into_iter().filter(|name| !name.contains('.')));
         for name in disk::names(&self.records)? {
             let bytes = match disk::read(&self.records.join(&name)) {
                 Ok(bytes) => bytes,
@@ -59,7 +58,7 @@ impl Places {
                     if index.damaged.remove(&name) {
                         self.forget_damage(&name);
                     }
-                    index.versions.insert(key, record.version);
+                    index.versions.insert(key, Some(record.version));
                 }
                 Err(cause) => {
                     self.isolate(&name, &cause);
@@ -67,7 +66,35 @@ impl Places {
                 }
             }
         }
+        self.place_damaged(&mut index);
         Ok(index)
+    }
+
+    /// Gives damaged records their places among the others: nobody is to take them for absent.
+    ///
+    /// A file may say its key still; else the authenticated index does, which speaks of every record.
+    fn place_damaged(&self, index: &mut Index) {
+        let mut nameless = BTreeSet::new();
+        for name in &index.damaged {
+            let bytes = disk::read(&self.damaged.join(name)).unwrap_or_default();
+            if let Some(key) = entry::key_in(name, &bytes) {
+                index.versions.insert(key, None);
+            } else {
+                nameless.insert(name.clone());
+            }
+        }
+        if nameless.is_empty() {
+            return;
+        }
+        let mut found = Vec::new();
+        for key in index.versions.keys().filter(|key| is_index(key)) {
+            let name = entry::name_of(key);
+            let Ok(bytes) = disk::read(&self.records.join(&name)) else { continue };
+            let Ok((_, record)) = entry::decode(&name, &bytes) else { continue };
+            let spoken_of = keys_in(key, &record).into_iter();
+            found.extend(spoken_of.filter(|key| nameless.contains(&entry::name_of(key))));
+        }
+        index.versions.extend(found.into_iter().map(|key| (key, None)));
     }
 
     /// Puts a staged file in its place, or removes the record; doing it again changes nothing.
