@@ -132,7 +132,9 @@ pub(crate) fn a_damaged_record_keeps_its_place_and_is_no_finding<S: Store>() {
 /// Puts records one by one, each with its part of the index.
 pub(crate) fn put_with_index(store: &Arc<dyn StorageBackend>, names: &[&str]) {
     let mut kept = Kept::open(store);
-    names.iter().for_each(|name| kept.commit(vec![put(name, 1)]));
+    for name in names {
+        kept.commit(vec![put(name, 1)]);
+    }
 }
 
 pub(crate) fn an_older_a_deleted_and_a_swapped_record_are_found_and_named<S: Store>() {
