@@ -69,8 +69,13 @@ fn verdict(
     }
 }
 
-/// Verifies a log; the error names the first record that does not hold and what was done to it.
-pub(crate) fn verify(key: &str, known: Option<&str>, files: &[PathBuf]) -> Result<String, String> {
+/// Verifies a log: what it is, and whether that is proven to its last record. The error names the first
+/// record that does not hold and what was done to it.
+pub(crate) fn verify(
+    key: &str,
+    known: Option<&str>,
+    files: &[PathBuf],
+) -> Result<(String, bool), String> {
     let (key, known) = (verifier(key)?, known.map(head).transpose()?);
     let parts = readable(files)?;
     let verdict = verdict(&key, known, &parts)?;
@@ -86,11 +91,14 @@ pub(crate) fn verify(key: &str, known: Option<&str>, files: &[PathBuf]) -> Resul
         verdict.head.count,
         hex::encode(verdict.head.hash)
     );
-    if verdict.unsigned > 0 {
+    let is_proven = verdict.unsigned == 0;
+    if !is_proven {
         let _ = write!(
             text,
-            "\nbut the last {} follow the last checkpoint: who may write the file could have added them",
-            verdict.unsigned
+            "\nNOT PROVEN are the last {}, from number {} on: they follow the last checkpoint, \
+             and who may write the file could have added them",
+            verdict.unsigned,
+            verdict.head.count.saturating_sub(verdict.unsigned)
         );
     }
     for row in verdict.confessed.iter().filter_map(|line| row(line)) {
@@ -103,7 +111,7 @@ pub(crate) fn verify(key: &str, known: Option<&str>, files: &[PathBuf]) -> Resul
             file.display()
         );
     }
-    Ok(text)
+    Ok((text, is_proven))
 }
 
 /// Proves that the lines of a request are in the log; the log is verified first.

@@ -14,10 +14,15 @@ use crate::auditing::{self, Moment, Question};
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Check that no record was changed, added, moved or taken away
-    #[command(after_help = "Examples:
+    #[command(
+        after_help = "Exit code 0: proven to its last record. 1: it does not hold. 3: it holds as far as it is
+signed, and the records that follow, which are named, are proven by nothing.
+
+Examples:
   mssm read -field=public_key sys/audit/key > audit.pub
   mssm audit verify -key audit.pub /var/log/mssm/audit.log*
-  mssm audit verify -key audit.pub -head \"$(mssm read -field=head sys/audit/key)\" audit.log*")]
+  mssm audit verify -key audit.pub -head \"$(mssm read -field=head sys/audit/key)\" audit.log*"
+    )]
     Verify {
         /// The public key: a file, or its hexadecimal text
         #[arg(long, value_name = "FILE_OR_HEX")]
@@ -134,6 +139,9 @@ pub(crate) struct SearchArgs {
     files: Vec<PathBuf>,
 }
 
+/// Exit code of a log that holds as far as it is signed, and goes on behind that.
+const UNPROVEN: u8 = 3;
+
 /// Says how a value stands in a device's log.
 pub(crate) type Hasher<'a> = dyn Fn(&str, &str) -> Result<String, Failure> + 'a;
 
@@ -146,7 +154,10 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let text = match command {
         AuditCommand::Verify { key, head, files } => {
-            auditing::verify(key, head.as_deref(), files).map(|told| harmless_lines(&told))
+            let told = auditing::verify(key, head.as_deref(), files).map_err(Failure::usage)?;
+            let (text, is_proven) = told;
+            output::written(writeln!(out, "{}", harmless_lines(&text)))?;
+            return if is_proven { Ok(()) } else { Err(Failure::Silent(UNPROVEN)) };
         }
         AuditCommand::Prove { key, out, request, files } => auditing::prove(key, request, files)
             .and_then(|proofs| match out {

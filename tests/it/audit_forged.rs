@@ -78,12 +78,18 @@ fn records_that_follow_but_were_added_while_no_server_ran_are_named_and_told_by_
     let key = server.audit_key();
     meanwhile(&mut server, |_| ());
     assert_eq!(event(&server, "log-adopted"), None, "a log that was left signed has none");
-    let mut number = 0;
-    meanwhile(&mut server, |log| {
-        let text = fs::read_to_string(log).unwrap();
-        number = text.lines().count();
-        append(log, &following(&text));
-    });
+    server.stop();
+    let verdict = server.verify_audit(&key, &server.audit());
+    assert_eq!(verdict.status.code(), Some(0), "a server that stops signs all of it: {verdict:?}");
+    let text = server.audit_text();
+    let number = text.lines().count();
+    append(&server.audit(), &following(&text));
+    let verdict = server.verify_audit(&key, &server.audit());
+    assert_eq!(verdict.status.code(), Some(3), "{verdict:?}");
+    let words = format!("NOT PROVEN are the last 1, from number {number} on");
+    assert!(says(&verdict).contains(&words), "{verdict:?}");
+    server.again();
+    server.unseal();
     let adopted = event(&server, "log-adopted").expect("it is said");
     assert_eq!(adopted["details"]["records"], json!(format!("{number}-{number}")));
     let verdict = server.verify_audit(&key, &server.audit());
