@@ -33,10 +33,8 @@ pub(crate) enum Phase {
     Held,
     /// In its target's queue, or in a pause there.
     Queued,
-    /// In a batch on its way.
+    /// In a batch on its way, or gone outside or given up, and that is being written down.
     Revoking,
-    /// Gone outside; that is being written down.
-    Finishing,
 }
 
 /// Kept small: there may be millions.

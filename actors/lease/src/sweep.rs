@@ -278,7 +278,6 @@ impl Session {
             let lease = record.lease.id.as_str();
             let (ended, why) = match outcome {
                 Outcome::Gone => {
-                    self.book.borrow_mut().finishing(lease);
                     gone.push((version, record));
                     continue;
                 }

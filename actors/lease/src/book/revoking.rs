@@ -123,7 +123,7 @@ impl Book {
     pub(crate) fn failed(&mut self, id: &str, reply: Reply, ended: bool, uptime: Duration) -> u16 {
         let Some(slot) = self.slot(id) else { return 0 };
         let Some(entry) = self.entry_mut(slot) else { return 0 };
-        if !matches!(entry.phase, Phase::Revoking | Phase::Finishing) {
+        if entry.phase != Phase::Revoking {
             return entry.attempts;
         }
         entry.phase = Phase::Queued;
@@ -151,15 +151,6 @@ impl Book {
         attempts
     }
 
-    /// A lease's credential is gone; that is being written down.
-    pub(crate) fn finishing(&mut self, id: &str) {
-        let slot = self.slot(id);
-        match slot.and_then(|slot| self.entry_mut(slot)) {
-            Some(entry) if entry.phase == Phase::Revoking => entry.phase = Phase::Finishing,
-            _ => {}
-        }
-    }
-
     /// Gives up what is left outside, since somebody said so; true if the lease can end now, false
     /// if it ends when what is on its way comes back.
     pub(crate) fn force(&mut self, id: &str) -> bool {
@@ -168,7 +159,7 @@ impl Book {
         entry.forced = true;
         let idle = entry.phase == Phase::Queued;
         if idle {
-            entry.phase = Phase::Finishing;
+            entry.phase = Phase::Revoking;
         }
         idle
     }
