@@ -1,6 +1,7 @@
 //! The flows, on virtual time, over a store and an engine that fail when told to.
 
 mod book;
+mod book_ending;
 mod clock;
 mod ending;
 mod issuing;
