@@ -148,9 +148,10 @@ fn syslog(options: &mut Options) -> Result<Kind, String> {
     let name = options.take("facility").unwrap_or_else(|| "AUTH".to_owned());
     let facility = facility(&name).ok_or("facility is none of syslog's, as AUTH or LOCAL0")?;
     let tag = options.take("tag").unwrap_or_else(|| TAG.to_owned());
-    let is_tag = (1..=48).contains(&tag.len()) && tag.bytes().all(|byte| byte.is_ascii_graphic());
-    if !is_tag {
-        return Err("tag must be 1 to 48 visible characters".to_owned());
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    // What else there may be ends the name that daemons read.
+    if !(1..=48).contains(&tag.len()) || !tag.bytes().all(fits) {
+        return Err("tag must be 1 to 48 letters, digits, '.', '_' and '-'".to_owned());
     }
     let socket = options.take("address").unwrap_or_else(|| SYSLOG.to_owned());
     if !socket.starts_with('/') {
@@ -327,6 +328,7 @@ mod tests {
             ("syslog", vec![("facility", "local3"), ("tag", "vault")], true),
             ("syslog", vec![("facility", "NONE")], false),
             ("syslog", vec![("tag", "a b")], false),
+            ("syslog", vec![("tag", "a[1]:")], false),
             ("http", vec![("uri", "http://collector.example/audit")], true),
             ("http", vec![("uri", "ftp://collector.example/audit")], false),
             ("http", vec![("uri", "http://user:word@collector.example/")], false),

@@ -7,6 +7,10 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::{Carrier, LIMIT};
 
+/// What is posted at once, in bytes, unless one line is longer. Collectors have a bound, many of them 1 MiB: who was
+/// away for a while would never get what waits.
+const POST: usize = 512 << 10;
+
 /// A way to a collector.
 pub(crate) struct Http {
     uri: String,
@@ -51,12 +55,33 @@ fn tls(authority: Option<&str>) -> Result<TlsConfig, String> {
         .build())
 }
 
-impl Carrier for Http {
-    fn carry(&mut self, lines: &[u8]) -> io::Result<()> {
+/// How much of whole lines goes together: at least one.
+fn portion(lines: &[u8]) -> usize {
+    let Some(head) = lines.get(..POST) else { return lines.len() };
+    let is_end = |byte: &u8| *byte == b'\n';
+    let end = head.iter().rposition(is_end).or_else(|| lines.iter().position(is_end));
+    end.map_or(lines.len(), |at| at + 1)
+}
+
+impl Http {
+    fn post(&self, lines: &[u8]) -> io::Result<()> {
         let posted = self.agent.post(&self.uri).header("Content-Type", "application/x-ndjson");
         let status = posted.send(lines).map_err(io::Error::other)?.status();
         // A redirection is no receipt.
         if status.is_success() { Ok(()) } else { Err(io::Error::other(format!("status {status}"))) }
+    }
+}
+
+impl Carrier for Http {
+    fn carry(&mut self, lines: &[u8]) -> io::Result<()> {
+        let mut rest = lines;
+        while let Some((post, later)) = rest.split_at_checked(portion(rest))
+            && !post.is_empty()
+        {
+            self.post(post)?;
+            rest = later;
+        }
+        Ok(())
     }
 
     fn place(&self) -> String {

@@ -1,4 +1,7 @@
-//! The system's log: one datagram a line, framed as RFC 5424 says.
+//! The system's log: one datagram a line, framed as the C library's `syslog` frames it.
+//!
+//! The newer frame (RFC 5424) is not what daemons expect on their own machine's socket: they take its version for the
+//! program's name.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +12,7 @@ use mssm_crypto::chain::Chain;
 use super::{Carrier, LIMIT};
 use crate::prefix::Prefix;
 
-/// RFC 5424 §6.2.1: facilities by the names that syslog.conf has for them.
+/// Facilities by the names that syslog.conf has for them.
 const FACILITIES: [(&str, u8); 20] = [
     ("KERN", 0),
     ("USER", 1),
@@ -32,7 +35,7 @@ const FACILITIES: [(&str, u8); 20] = [
     ("LOCAL6", 22),
     ("LOCAL7", 23),
 ];
-/// RFC 5424 §6.2.1: informational.
+/// Informational.
 const SEVERITY: u8 = 6;
 
 /// A facility's number; upper and lower case are one.
@@ -76,15 +79,25 @@ impl Syslog {
         }
     }
 
-    /// RFC 5424 §6: priority, version, time, host (which the daemon knows), program, process, kind.
+    /// Priority, time, program and process; the host is the daemon's.
     fn frame(&self, line: &[u8], message: &[u8]) -> Vec<u8> {
         let priority = self.facility * 8 + SEVERITY;
-        let time = Prefix::parse(line).map_or("-", |prefix| prefix.time);
+        let time = Prefix::parse(line).and_then(|prefix| traditional(prefix.time));
+        let time = time.unwrap_or_else(|| "Jan  1 00:00:00".to_owned());
         let (tag, process) = (&self.tag, std::process::id());
-        let mut frame = format!("<{priority}>1 {time} - {tag} {process} audit - ").into_bytes();
+        let mut frame = format!("<{priority}>{time} {tag}[{process}]: ").into_bytes();
         frame.extend_from_slice(message);
         frame
     }
+}
+
+/// RFC 3164 §4.1.2 of a record's time, which is in UTC: `Nov  8 19:47:19`.
+fn traditional(time: &str) -> Option<String> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month: usize = time.get(5..7)?.parse().ok()?;
+    let day: u8 = time.get(8..10)?.parse().ok()?;
+    Some(format!("{} {day:2} {}", MONTHS.get(month.checked_sub(1)?)?, time.get(11..19)?))
 }
 
 /// `EMSGSIZE`.

@@ -57,7 +57,7 @@ fn syslog_is_framed_and_a_line_too_long_for_a_datagram_leaves_its_hash() {
     let first = next(&daemon);
     let (head, message) = first.split_at(first.find('{').unwrap());
     let process = std::process::id();
-    assert_eq!(head, format!("<38>1 2026-01-02T03:04:05.678Z - vault {process} audit - "));
+    assert_eq!(head, format!("<38>Jan  2 03:04:05 vault[{process}]: "));
     assert_eq!(message.as_bytes(), batch(7..8).trim_ascii_end());
     assert!(next(&daemon).contains("\"seq\":8"));
     let mut long = batch(9..10);
@@ -77,7 +77,7 @@ fn syslog_is_framed_and_a_line_too_long_for_a_datagram_leaves_its_hash() {
 }
 
 /// Answers one request after the other with these statuses; what was posted comes back.
-fn collector(statuses: &'static [u16]) -> (String, std::thread::JoinHandle<Vec<u8>>) {
+fn collector(statuses: &'static [u16]) -> (String, std::thread::JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
@@ -96,7 +96,7 @@ fn collector(statuses: &'static [u16]) -> (String, std::thread::JoinHandle<Vec<u
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            posted.extend(body);
+            posted.push(body);
             let answer =
                 format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             reader.get_mut().write_all(answer.as_bytes()).unwrap();
@@ -114,6 +114,18 @@ fn a_collector_takes_a_batch_by_a_good_answer_alone() {
     assert!(remote.append(&batch(2..3)).unwrap_err().0.contains("500"));
     assert!(remote.append(&batch(2..3)).is_err(), "nobody is sent elsewhere");
     remote.append(&batch(2..3)).unwrap();
-    let all = [batch(0..3), batch(2..3), batch(2..3)].concat();
+    let all = [batch(0..2), batch(2..3), batch(2..3), batch(2..3)];
     assert_eq!(thread.join().unwrap(), all);
+}
+
+#[test]
+fn a_collector_that_was_away_gets_what_waits_in_posts_of_bounded_size() {
+    let (uri, thread) = collector(&[200; 4]);
+    let mut remote = Remote(Http::new(uri, None).unwrap());
+    let long = |length: usize| [vec![b'x'; length - 1], vec![b'\n']].concat();
+    let lines = [long(300 << 10), long(212 << 10), long(9), long(700 << 10), long(5)];
+    remote.append(&lines.concat()).unwrap();
+    let [first, second, third, fourth, fifth] = lines;
+    let posts = [[first, second].concat(), third, fourth, fifth];
+    assert!(thread.join().unwrap() == posts);
 }
