@@ -12,7 +12,8 @@ use crate::harness::{Server, eventually};
 const SOON: Duration = Duration::from_secs(10);
 
 /// The server's resident size, in KiB.
-fn resident_kib(server: &Server) -> u64 {
+/// What the server has in memory.
+pub(crate) fn resident_kib(server: &Server) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

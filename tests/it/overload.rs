@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::catalogue_bounds::resident_kib;
 use crate::harness::{
     Answer, CREATE, Client, Database, Login, Options, Raw, Server, Stopwatch, eventually,
 };
@@ -278,4 +279,38 @@ fn an_address_that_takes_all_connections_it_gets_leaves_some_to_others() {
         line.pointer("/details/too_many_connections")?.as_str()?.parse::<usize>().ok()
     });
     assert!(told.sum::<usize>() >= 50, "and why is written down");
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded_and_keep_nobody_else_from_small_ones() {
+    let limits = "[limits]\nbodies_in_flight_bytes = 4194304".to_owned();
+    let server = Server::ready(Options { more: limits, ..Options::default() });
+    let root = server.root();
+    let large = json!({"data": {"key": "x".repeat(900_000)}});
+    root.post("secret/data/large", large).expect(200);
+    root.post("secret/data/small", json!({"data": {"key": "x"}})).expect(200);
+    let head = format!(
+        "GET /v1/secret/data/large HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {}\r\n\r\n",
+        server.root_token
+    );
+    let before = resident_kib(&server);
+    let unread: Vec<Raw> = (0..12)
+        .map(|_| {
+            let mut raw = server.raw();
+            raw.send(head.as_bytes()).unwrap();
+            raw
+        })
+        .collect();
+    eventually("all of the room is taken", SOON, || {
+        (root.get("secret/data/large").status == 429).then_some(())
+    });
+    root.get("secret/data/large").refused(429, "too many answers wait for their readers");
+    root.get("secret/data/small").expect(200);
+    root.post("auth/token/create", json!({"ttl": "1m"})).expect(200);
+    let grown = resident_kib(&server).saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB more");
+    drop(unread);
+    eventually("it is given back", SOON, || {
+        (root.get("secret/data/large").status == 200).then_some(())
+    });
 }

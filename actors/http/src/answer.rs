@@ -5,6 +5,7 @@ use mssm_domain::{LeaseId, RequestId, SecretText};
 
 use crate::handed::Handed;
 use crate::json::Object;
+use crate::limits::Reservation;
 
 /// How an answer's data lie in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub(crate) struct Answer {
     pub(crate) errors: Vec<String>,
     /// What ends if this answer does not reach its caller.
     pub(crate) handed: Option<Handed>,
+    /// Its part of what all answers may take together.
+    pub(crate) held: Option<Reservation>,
     /// True if the connection ends with this answer.
     pub(crate) close: bool,
     /// How many seconds anybody may keep it; most may not be kept at all.
@@ -72,6 +75,7 @@ impl Answer {
             warnings: Vec::new(),
             errors: Vec::new(),
             handed: None,
+            held: None,
             close: false,
             max_age: None,
             mount_type: "",
@@ -162,6 +166,11 @@ impl Answer {
         Self { handed: Some(handed), ..self }
     }
 
+    /// With its part of what all answers may take together.
+    pub(crate) fn with_held(self, held: Option<Reservation>) -> Self {
+        Self { held, ..self }
+    }
+
     /// With more warnings.
     pub(crate) fn warn(mut self, warnings: Vec<String>) -> Self {
         self.warnings.extend(warnings);
@@ -204,11 +213,16 @@ impl Answer {
         }
     }
 
-    fn envelope(&self, request: RequestId) -> SecretText {
-        // EXPOSE: the body of the answer is where data and auth are meant to go.
+    /// About how many bytes its body has.
+    pub(crate) fn size(&self) -> usize {
+        // EXPOSE: its length is counted.
         let text = |part: &Option<SecretText>| part.as_ref().map_or(0, |text| text.expose().len());
         let double = if self.shape == Shape::Double { 2 } else { 1 };
-        let size = 320 + double * text(&self.data) + text(&self.auth);
+        320 + double * text(&self.data) + text(&self.auth)
+    }
+
+    fn envelope(&self, request: RequestId) -> SecretText {
+        let size = self.size();
         let lease = self.lease.as_ref();
         let mut object = Object::sized(size)
             .text("request_id", &request.to_string())
@@ -231,7 +245,7 @@ impl Answer {
 
     fn part(object: Object, key: &str, part: Option<&SecretText>) -> Object {
         match part {
-            // EXPOSE: as above.
+            // EXPOSE: the body of the answer is where data and auth are meant to go.
             Some(part) => object.raw(key, part.expose()),
             None => object.null(key),
         }

@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::door::{FAR, Worker, ask};
 use crate::error::Refusal;
 use crate::handed::Handed;
-use crate::limits::{ANONYMOUS, Purse, UNPROVEN, crowded};
+use crate::limits::{ANONYMOUS, Purse, Reservation, UNPROVEN, crowded};
 use crate::path::{Address, parse};
 use crate::turns::Class;
 use crate::{form, pipeline, resources};
@@ -203,7 +203,7 @@ fn send(mut answer: Answer, id: RequestId, head: bool) -> HttpResponse {
     if answer.close {
         response.force_close();
     }
-    let handed = answer.handed.take();
+    let (handed, held) = (answer.handed.take(), answer.held.take());
     let Some(text) = answer.render(id) else { return response.finish() };
     response.insert_header((header::CONTENT_TYPE, answer.content_type()));
     if head {
@@ -211,16 +211,17 @@ fn send(mut answer: Answer, id: RequestId, head: bool) -> HttpResponse {
     }
     // EXPOSE: the caller is who it is for.
     let bytes = Bytes::copy_from_slice(text.expose().as_bytes());
-    match handed {
-        None => response.body(bytes),
-        Some(handed) => response.body(BoxBody::new(Watched { bytes: Some(bytes), handed })),
+    if handed.is_none() && held.is_none() {
+        return response.body(bytes);
     }
+    response.body(BoxBody::new(Watched { bytes: Some(bytes), handed, _held: held }))
 }
 
-/// A body whose loss ends what was handed out with it.
+/// A body whose loss ends what was handed out with it, and that counts until its last byte is on its way.
 struct Watched {
     bytes: Option<Bytes>,
-    handed: Handed,
+    handed: Option<Handed>,
+    _held: Option<Reservation>,
 }
 
 impl MessageBody for Watched {
@@ -237,7 +238,7 @@ impl MessageBody for Watched {
         let bytes = self.bytes.take();
         if bytes.is_none() {
             // Asked for more after the last byte: all of them are on their way.
-            self.handed.delivered();
+            self.handed.iter_mut().for_each(Handed::delivered);
         }
         Poll::Ready(bytes.map(Ok))
     }

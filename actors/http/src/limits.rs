@@ -19,7 +19,7 @@ use crate::turns::{Class, Crowded, Turn, Turns, VITAL};
 pub struct Limits {
     /// The largest body, in bytes. Vault takes 32 MiB and then refuses to store more than 1 MiB.
     pub body_bytes: usize,
-    /// All bodies in flight together, in bytes.
+    /// All bodies in flight together, in bytes; as much for answers that wait for their readers.
     pub bodies_bytes: usize,
     /// How many reads are worked on at once, and as many changes.
     pub requests: usize,
@@ -84,15 +84,19 @@ pub(crate) enum Purse {
     Kept,
 }
 
+/// An answer of up to so many bytes counts nowhere: however much others leave unread, what ends access is answered.
+const SMALL: usize = 16 << 10;
+
 /// The bounds, and how much of them is taken; one for all workers.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) limits: Limits,
     pub(crate) turns: Turns,
     bodies: Arc<AtomicUsize>,
+    answers: Arc<AtomicUsize>,
 }
 
-/// A body's part of the budget for all bodies in flight; given back when it is dropped.
+/// The part of a budget that a body takes, of a request or of an answer; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     bodies: Arc<AtomicUsize>,
@@ -109,22 +113,18 @@ impl Drop for Reservation {
 
 impl Reservation {
     /// Takes more of the budget, if there is enough left.
-    fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+    fn grow(&mut self, bytes: usize) -> bool {
         let before = self.bodies.fetch_add(bytes, Ordering::Relaxed);
         self.bytes = self.bytes.saturating_add(bytes);
-        if before.saturating_add(bytes) > self.budget {
-            let text = "too many request bodies in flight, try again";
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing());
-        }
-        Ok(())
+        before.saturating_add(bytes) <= self.budget
     }
 }
 
 impl Gate {
     /// Bounds that nobody has taken anything of.
     pub(crate) fn new(limits: Limits) -> Self {
-        let (turns, bodies) = (Turns::new(limits.requests), Arc::new(AtomicUsize::new(0)));
-        Self { limits, turns, bodies }
+        let turns = Turns::new(limits.requests);
+        Self { limits, turns, bodies: Arc::default(), answers: Arc::default() }
     }
 
     /// How many bytes of bodies are in flight.
@@ -141,6 +141,20 @@ impl Gate {
     /// True if so much of the budget is taken that a token must be known to live before more is read for it.
     pub(crate) fn is_scarce(&self) -> bool {
         self.bytes_in_flight() >= self.common() / 2
+    }
+
+    /// Room for an answer of so many bytes, until it has been sent: a client need not read it.
+    pub(crate) fn answer(&self, bytes: usize) -> Result<Option<Reservation>, Refusal> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
+        let (bodies, budget) = (Arc::clone(&self.answers), self.limits.bodies_bytes);
+        let mut reservation = Reservation { bodies, bytes: 0, budget };
+        if !reservation.grow(bytes) {
+            let text = "too many answers wait for their readers, try again";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        Ok(Some(reservation))
     }
 
     /// Waits for the request's turn.
@@ -184,7 +198,10 @@ impl Gate {
             if body.len().saturating_add(chunk.len()) > most {
                 return Err(too_large());
             }
-            reservation.grow(chunk.len())?;
+            if !reservation.grow(chunk.len()) {
+                let text = "too many request bodies in flight, try again";
+                return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing());
+            }
             body.extend_from_slice(&chunk);
         }
         Ok((SecretBytes::new(body), reservation))

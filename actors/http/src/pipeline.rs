@@ -166,7 +166,7 @@ async fn visited(visit: &Visit, known: &Known, trail: Trail) -> Answer {
 async fn answer_open(worker: Rc<Worker>, call: Call, open: resources::Open) -> Answer {
     if !open.audited() {
         return match open.answer(&worker, &call).await {
-            Ok(answer) => answer,
+            Ok(answer) => held(&worker, &call, answer),
             Err(refusal) => refuse(&call, refusal),
         };
     }
@@ -196,6 +196,7 @@ async fn conclude(
     trail: Trail,
     answer: Answer,
 ) -> Answer {
+    let answer = held(worker, call, answer);
     let leased = answer.lease.is_some();
     if leased {
         failpoint::here("answer.before_line");
@@ -206,6 +207,14 @@ async fn conclude(
     }
     match written {
         Ok(()) => answer,
+        Err(refusal) => refuse(call, refusal),
+    }
+}
+
+/// An answer that there is room for until it is read, or a refusal: then what it handed out ends.
+fn held(worker: &Worker, call: &Call, answer: Answer) -> Answer {
+    match worker.gate.answer(answer.size()) {
+        Ok(held) => answer.with_held(held),
         Err(refusal) => refuse(call, refusal),
     }
 }

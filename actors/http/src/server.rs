@@ -22,6 +22,9 @@ use crate::metrics::Metrics;
 use crate::rates::Turnstile;
 use crate::tls::{self, Certificate, TlsError};
 
+/// What the kernel keeps of an answer that is not read: without a bound up to 4 MiB a connection, until nobody on the
+/// machine gets any.
+const UNREAD: usize = 128 << 10;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -171,6 +174,8 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Its connections have the same.
+    socket.set_send_buffer_size(UNREAD)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
