@@ -66,7 +66,25 @@ pub(crate) async fn renew(session: Rc<Session>, ask: Renew) -> Result<Renewed, L
 #[derive(Clone, Copy)]
 struct Old {
     expires_at: Timestamp,
+    ends_at_most: Timestamp,
     renewed_at: Option<Timestamp>,
+}
+
+impl Old {
+    const fn of(record: &LeaseRecord) -> Self {
+        let lease = &record.lease;
+        Self {
+            expires_at: lease.expires_at,
+            ends_at_most: lease.ends_at_most,
+            renewed_at: lease.renewed_at,
+        }
+    }
+
+    const fn restore(self, record: &mut LeaseRecord) {
+        record.lease.expires_at = self.expires_at;
+        record.lease.ends_at_most = self.ends_at_most;
+        record.lease.renewed_at = self.renewed_at;
+    }
 }
 
 /// Stores the new end, if the lease lives and may be renewed.
@@ -80,6 +98,8 @@ async fn store(
             return Err(LeaseError::Unknown);
         };
         let now = session.now();
+        // By the clock that it was written by: written back, it says of another nothing.
+        let old = Old::of(&record);
         let ends_at = session.follow(&mut record);
         if record.state != LeaseState::Active || ends_at <= session.judged_now() {
             return Err(LeaseError::Unknown);
@@ -97,7 +117,6 @@ async fn store(
         if end <= now {
             return Err(LeaseError::NotRenewable("past its longest end"));
         }
-        let old = Old { expires_at: record.lease.expires_at, renewed_at: record.lease.renewed_at };
         record.lease.expires_at = end;
         record.lease.renewed_at = Some(now);
         let changes =
@@ -119,8 +138,7 @@ async fn take_back(session: &Session, lease: &str, new: Timestamp, old: Old) {
         if record.state != LeaseState::Active || record.lease.expires_at != new {
             return;
         }
-        record.lease.expires_at = old.expires_at;
-        record.lease.renewed_at = old.renewed_at;
+        old.restore(&mut record);
         let Ok(bytes) = bytes_of(&record) else { break };
         let changes = Changes::new().put(live_path(lease), version, bytes);
         failpoint::here("renew.before_take_back");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mssm_domain::{Clock, Ttl};
+use mssm_messages::engine::EngineError;
 use mssm_messages::lease::{LeaseView, Lookup, Renew};
 
 use super::rig::{Rig, pass};
@@ -91,6 +92,32 @@ async fn a_clock_set_back_between_two_runs_does_not_go_behind_what_was_stored() 
     assert_eq!(next.counts().await.active, 1);
     pass(51).await;
     next.assert_all_ended("set back while down").await;
+}
+
+/// What a renewal that came to nothing leaves in the store is what was there, not the jumped clock's word for it.
+#[actix_rt::test]
+async fn a_renewal_that_fails_amid_a_jump_prolongs_nothing_once_the_clock_is_back() {
+    let rig = Rig::new().await;
+    let issued = rig.issue().await.unwrap();
+    pass(10).await;
+    let hour = Duration::from_hours(1).as_millis().try_into().unwrap();
+    let jump = |by: i64| {
+        let now = rig.clock.now().unix_ms().saturating_add_signed(by);
+        rig.clock.set(mssm_domain::Timestamp::from_unix_ms(now));
+    };
+    jump(hour);
+    let error = EngineError::Unavailable("no route".to_owned());
+    rig.world().extend_errors.push_back(error);
+    let increment = Some(Ttl::from_secs(300).unwrap());
+    let ask = Renew { lease: issued.lease.id.clone(), increment, caller: rig.caller() };
+    rig.manager.send(ask).await.unwrap().unwrap_err();
+    jump(-hour);
+    let next = rig.crash();
+    rig.close().await;
+    pass(45).await;
+    assert_eq!(next.counts().await.active, 1);
+    pass(7).await;
+    next.assert_all_ended("at its first end").await;
 }
 
 /// A renewal in every millisecond of a lease's last seconds: never beyond its bound, never in the
