@@ -8,6 +8,7 @@
 //! Behind a pooler that shares sessions there is no lock to have, and nothing is made.
 
 mod badge;
+mod ballast;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use self::badge::BEATING;
+pub(crate) use self::ballast::{NO_ROOM, has_room};
 use crate::book::{Book, Target};
 use crate::engine::DbError;
 use crate::mysql;
@@ -92,6 +94,8 @@ impl Standing {
 #[derive(Default)]
 pub(crate) struct Guard {
     held: RefCell<Option<Rc<Live>>>,
+    /// The class of the further locks that it has.
+    ballast: Cell<Option<i32>>,
     /// What was last seen, and when.
     seen: RefCell<Option<(Standing, Instant)>>,
     beating: Cell<bool>,
@@ -141,7 +145,7 @@ impl Guard {
             return Ok(Standing::Pooled);
         }
         if postgres {
-            live.run(SETTINGS).await?;
+            self.ballast.set(Some(ballast::load(&live, book.random.as_ref()).await?));
             badge::wear(book, cluster, &live).await?;
         } else {
             live.run(mysql::locks::GUARD_SETTINGS).await?;
@@ -175,6 +179,9 @@ impl Guard {
         failpoint::here("guard.before_beat");
         if say(book, &live).await.is_err() {
             self.held.take();
+        } else if live.facts.dialect.is_postgres() && self.ballast.get().is_none() {
+            // As soon as there is room again.
+            self.ballast.set(ballast::load(&live, book.random.as_ref()).await.ok());
         }
         failpoint::here("guard.after_beat");
         self.beating.set(false);
@@ -232,7 +239,7 @@ async fn who_has_it(
     if ours {
         return Ok(Standing::Ours);
     }
-    badge::end_logins(cluster, live, key(cluster)).await;
+    badge::end_logins(cluster, live, "", &badge::waiting(key(cluster))).await;
     Ok(Standing::Unknown)
 }
 

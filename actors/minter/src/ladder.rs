@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::book::{Book, Making, Target, damaged};
 use crate::engine::{DbError, Row};
-use crate::guard;
+use crate::guard::{self, NO_ROOM, has_room};
 use crate::marker::markers;
 use crate::mint::find_target;
 use crate::mysql;
@@ -134,8 +134,14 @@ pub(crate) async fn revoke(book: &Rc<Book>, msg: Revoke) -> Result<Vec<Outcome>,
         here
     });
     guard::allow_ending(book, &target).await?;
-    let session =
-        target.revoke.lend().await.map_err(|error| EngineError::Unavailable(error.public()))?;
+    let session = match target.revoke.lend().await {
+        Err(error) if error.code() == NO_ROOM => {
+            target.guard.make_room(book.cluster()?).await;
+            target.revoke.lend().await
+        }
+        lent => lent,
+    };
+    let session = session.map_err(|error| EngineError::Unavailable(error.public()))?;
     let ladder = Ladder { book: Rc::clone(book), target, session, access_only, begun };
     for oid in cases.iter().filter_map(|case| case.credential.oid.as_deref()) {
         book.ended.keep(ladder.target.record.id, oid);
@@ -251,9 +257,17 @@ impl Ladder {
         let names = literals(cases.iter().map(Case::login));
         let sql = format!(
             "SELECT pg_is_in_recovery(), r.rolname, r.oid, shobj_description(r.oid, 'pg_authid'), \
-             r.rolreplication FROM (SELECT 1) one LEFT JOIN pg_roles r ON r.rolname IN ({names})"
+             r.rolreplication, room FROM ({}) one LEFT JOIN pg_roles r ON r.rolname IN ({names})",
+            has_room()
         );
-        let rows = self.session.run(&sql).await.map_err(words)?;
+        let rows = match (self.session.run(&sql).await, self.book.cluster()) {
+            (Err(error), Ok(cluster)) if error.code() == NO_ROOM => {
+                self.target.guard.make_room(cluster).await;
+                self.session.run(&sql).await
+            }
+            (looked, _) => looked,
+        };
+        let rows = rows.map_err(words)?;
         let mut roles = HashMap::new();
         for row in rows {
             let mut fields = row.into_iter();

@@ -48,7 +48,7 @@ impl Hindered {
         self.database.query(
             "SELECT pg_terminate_backend(l.pid)::text FROM pg_locks l \
              JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() \
-             WHERE l.locktype = 'advisory' AND l.granted",
+             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted",
         );
     }
 

@@ -12,8 +12,9 @@ use super::sealed;
 use crate::book::Book;
 use crate::engine::{DbError, Row};
 use crate::marker::{fingerprints, prefix};
+use crate::mint::grant_to_us;
 use crate::pool::Live;
-use crate::quote::literal;
+use crate::quote::{identifier, literal};
 use crate::spec::{cluster_prefix, run_prefix};
 
 const BEGINNING: &str = "mssm:guard:";
@@ -25,6 +26,8 @@ const SILENT: u64 = 60;
 /// How often we look whether a session that was told to end has, and the pause between: about 2 s in all.
 const LOOKS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(20);
+/// "insufficient privilege".
+const NO_RIGHT: &str = "42501";
 /// What who has the lock says; all that earlier versions say.
 pub(super) const BEATING: &str = "SELECT 'mssm guard'";
 
@@ -139,28 +142,50 @@ fn sessions(key: i64) -> String {
 }
 
 /// Logins of ours have no business with the lock: who has it, or waits for it, loses the session.
-pub(super) async fn end_logins(cluster: ClusterId, live: &Live, key: i64) {
-    let sql = format!(
-        "SELECT pg_terminate_backend(a.pid) FROM {} AND d.datname = current_database() \
-         AND starts_with(shobj_description(a.usesysid, 'pg_authid'), {})",
-        sessions(key),
+pub(super) fn waiting(key: i64) -> String {
+    format!("{} AND d.datname = current_database()", sessions(key))
+}
+
+/// Ends sessions `a` of our logins, once other statements are done.
+pub(super) async fn end_logins(cluster: ClusterId, live: &Live, first: &str, which: &str) {
+    let ours = format!(
+        "FROM {which} AND starts_with(shobj_description(a.usesysid, 'pg_authid'), {})",
         literal(&prefix(cluster))
     );
+    let end = format!("SELECT pg_terminate_backend(a.pid) {ours}");
+    let mut sql = format!("{first}{end}");
     for look in 0..LOOKS {
-        match live.run(&sql).await {
-            Ok(ended) if ended.is_empty() => return,
-            Ok(ended) if look == 0 => {
-                tracing::warn!(count = ended.len(), "logins that took the server's lock are ended");
+        let ended = match live.run(&sql).await {
+            // A login may have taken our membership back.
+            Err(error) if error.code() == NO_RIGHT => end_singly(live, &ours).await,
+            ended => ended.map(|ended| ended.len()),
+        };
+        match ended {
+            Ok(0) => return,
+            Ok(count) if look == 0 => {
+                tracing::warn!(count, "logins that took too much of the server's locks are ended");
             }
             Ok(_) => {}
             Err(error) => {
                 let why = error.public();
-                tracing::warn!(why, "a login that took the server's lock could not be ended");
+                tracing::warn!(why, "a login that took the server's locks could not be ended");
                 return;
             }
         }
+        sql.clone_from(&end);
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+async fn end_singly(live: &Live, ours: &str) -> Result<usize, DbError> {
+    let found = live.run(&format!("SELECT a.pid, a.usename {ours}")).await?;
+    for row in &found {
+        let [Some(pid), Some(name)] = row.as_slice() else { continue };
+        let again = grant_to_us(&identifier(name), &live.facts);
+        let end = format!("{again}SELECT pg_terminate_backend({}::int)", literal(pid));
+        live.run(&end).await?;
+    }
+    Ok(found.len())
 }
 
 #[cfg(test)]

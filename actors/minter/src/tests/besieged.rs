@@ -4,6 +4,7 @@
 use mssm_messages::engine::Outcome;
 use mssm_messages::minter::RolePatch;
 use mssm_testkit::TestPostgres;
+use tokio_postgres::Client;
 
 use super::estate::{Admin, Estate};
 use super::guarding::copy;
@@ -28,7 +29,7 @@ async fn a_login_that_poses_as_another_server_keeps_nobody_from_ending_it() {
     let admin = postgres.admin(&database.name).await;
     let hand_over = async {
         let holder = "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
-             WHERE l.locktype = 'advisory' AND d.datname = $1 AND l.granted = $2";
+             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND d.datname = $1 AND l.granted = $2";
         while admin.query(holder, &[&database.name, &false]).await.unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
@@ -54,7 +55,7 @@ async fn a_login_that_calls_itself_what_another_server_did_keeps_nobody_from_end
     let login = rig.mint("app").await.unwrap();
     let session = postgres.connect(&login.username, &login.password, &database.name).await.unwrap();
     let read = "SELECT a.application_name, l.classid, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-         JOIN pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' AND d.datname = $1";
+         JOIN pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND d.datname = $1";
     let row = session.query_one(read, &[&database.name]).await.unwrap();
     let (badge, high, low): (String, u32, u32) = (row.get(0), row.get(1), row.get(2));
     assert!(badge.starts_with("mssm:guard:"), "{badge}");
@@ -85,7 +86,7 @@ async fn logins_that_take_the_lock_lose_their_sessions_and_keep_nothing_from_bei
         let compared = async {
             // It waits for the first, or shares with it.
             let asked = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
-                 WHERE l.locktype = 'advisory' AND d.datname = current_database()";
+                 WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND d.datname = current_database()";
             while estate.supers[0].query(asked, &[]).await.unwrap().len() < 2 {}
             reconcile(&next, true).await;
         };
@@ -267,4 +268,40 @@ async fn extensions_publications_and_servers_of_a_login_go_to_its_owner() {
          + (SELECT count(*) FROM pg_extension WHERE extowner = o.oid) FROM pg_roles o WHERE rolname = $1";
     let row = estate.supers[0].query_one(owned, &[&estate.owner]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 2 + i64::from(extended));
+}
+
+/// Takes advisory locks until the server has no room for another one.
+async fn hoard(session: &Client) {
+    let all = "SELECT count(pg_advisory_lock(g)) FROM generate_series(1, 1000000) g";
+    session.batch_execute(all).await.unwrap_err();
+    let mut next = 1_000_000;
+    while session.batch_execute(&format!("SELECT pg_advisory_lock({next})")).await.is_ok() {
+        next += 1;
+    }
+    session.batch_execute("SELECT 1").await.unwrap();
+}
+
+/// Nobody else can begin a session then, or look at a role.
+#[actix_rt::test]
+async fn a_login_that_takes_all_locks_that_the_server_has_keeps_nobody_from_being_ended() {
+    let postgres = TestPostgres::private();
+    for admin in [Admin::Superuser, Admin::Limited] {
+        let estate = Estate::new(&postgres, admin).await;
+        estate.role(true).await;
+        for itself in [true, false] {
+            let login = estate.rig.mint("app").await.unwrap();
+            let other = estate.rig.mint("app").await.unwrap();
+            let session = estate.open(&login, 0).await;
+            hoard(&session).await;
+            let (user, password) = (&other.username, &other.password);
+            assert!(postgres.connect(user, password, estate.database(0)).await.is_err());
+            let ending = if itself { &login } else { &other };
+            assert_eq!(estate.rig.revoke(ending).await, Outcome::Gone, "{admin:?} {itself}");
+            session.batch_execute("SELECT 1").await.unwrap_err();
+            assert!(!postgres.role_exists(&ending.username).await);
+            // The room is kept anew.
+            estate.rig.tick().await;
+        }
+        estate.rig.close().await;
+    }
 }

@@ -99,7 +99,7 @@ async fn a_server_keeps_its_place_while_its_root_password_changes() {
     rig.rotate_root().await.unwrap();
     assert!(!place.accepts(&place.user, FIRST).await);
     let locks = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
-         WHERE l.locktype = 'advisory' AND l.granted AND d.datname = $1";
+         WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND d.datname = $1";
     let held = place.admin.query_one(locks, &[&place.database.name]).await.unwrap();
     assert_eq!(held.get::<_, i64>(0), 1);
 }
@@ -109,7 +109,7 @@ async fn a_server_that_says_it_has_the_lock_does_not_let_go_of_it_meanwhile() {
     let place = Place::new().await;
     let rig = place.rig(place.as_user()).await;
     let holder = "SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
-         WHERE l.locktype = 'advisory' AND l.granted AND d.datname = $1";
+         WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND d.datname = $1";
     rig.mint("app").await.unwrap();
     let before: i32 = place.admin.query_one(holder, &[&place.database.name]).await.unwrap().get(0);
     // Its first word is due at the first tick; others ask at the same time.
