@@ -13,6 +13,10 @@ use mssm_messages::access::{AccessError, TokenView, TokenWish};
 const DEPTH_MAX: u16 = 64;
 /// The longest text a caller may choose.
 const CUSTOM_ID_MAX: usize = 128;
+/// Policies are named in every audit line of a token's.
+const POLICIES_MAX: usize = 256;
+/// All that is noted with a token, in bytes: every worker has thousands of tokens in memory.
+const METADATA_MAX: usize = 16 << 10;
 
 /// A token as its owner knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +110,13 @@ pub(crate) fn create(
     let mut warnings = Vec::new();
     check_rights(birth, wish)?;
     let policies = choose_policies(birth, wish)?;
+    let noted: usize = wish.metadata.iter().map(|(name, text)| name.len() + text.len()).sum();
+    if policies.len() > POLICIES_MAX {
+        return invalid("a token has at most 256 policies");
+    }
+    if noted > METADATA_MAX {
+        return invalid("a token's metadata has at most 16384 bytes");
+    }
     for policy in &policies {
         if !policy.is_root() && !(birth.exists)(policy) {
             warnings.push(format!("Policy {:?} does not exist", policy.as_str()));

@@ -177,3 +177,26 @@ fn names_for_people_hold_nothing_strange() {
         assert_eq!(display_name(wished), name);
     }
 }
+
+#[test]
+fn what_is_kept_of_a_token_is_bounded() {
+    let refused = |wish: &TokenWish| match make(&parent(&["root"]), true, wish) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    let policies = |count: usize| TokenWish {
+        policies: (0..count).map(|number| format!("p{number}")).collect(),
+        ..TokenWish::default()
+    };
+    // Beside `default`; those that come twice count once.
+    assert_eq!(refused(&policies(255)), "");
+    assert!(refused(&policies(256)).contains("at most 256 policies"));
+    let twice = TokenWish { policies: vec!["p".to_owned(); 10_000], ..TokenWish::default() };
+    assert_eq!(refused(&twice), "");
+    let metadata = |bytes: usize| TokenWish {
+        metadata: [("note".to_owned(), "x".repeat(bytes))].into(),
+        ..TokenWish::default()
+    };
+    assert_eq!(refused(&metadata((16 << 10) - 4)), "");
+    assert!(refused(&metadata((16 << 10) - 3)).contains("16384 bytes"));
+}
