@@ -134,7 +134,7 @@ impl AuditWriter {
             LogWriter::start(Box::new(log), Arc::clone(&clock), settings.rotation, None)?;
         let (append, appends) = Port::to_thread(QUEUE_BOUND);
         let (install, installs) = Port::to_thread(16);
-        let (status, statuses) = Port::to_thread(64);
+        let (status, statuses) = Port::to_thread(QUEUE_BOUND);
         let (reopen, reopenings) = Port::to_thread(16);
         let (show, shown) = Port::to_thread(64);
         let (attach, attached) = Port::to_thread(16);

@@ -9,7 +9,7 @@ use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message, Recipient};
 use mssm_domain::{BootId, Clock, Fault, Random, RequestId, Timestamp, generate_uuid};
 use mssm_messages::access::{AccessPorts, TokenPorts};
-use mssm_messages::audit::{Append, Entry, Event, ReadStatus};
+use mssm_messages::audit::{Append, AuditStatus, Entry, Event, ReadStatus};
 use mssm_messages::devices::{DisableDevice, EnableDevice, ListDevices, ShowHash};
 use mssm_messages::keys::KeysPort;
 use mssm_messages::kv::KvPorts;
@@ -17,6 +17,7 @@ use mssm_messages::mounts::MountPorts;
 use mssm_messages::{Port, PortError, jwt, lease, minter, reconcile, rotation, seal};
 
 use crate::error::{Refusal, unreachable};
+use crate::glance::Glance;
 use crate::limits::Gate;
 use crate::metrics::Metrics;
 use crate::rates::Turnstile;
@@ -271,12 +272,34 @@ pub(crate) struct Worker {
     pub(crate) gate: Arc<Gate>,
     pub(crate) turnstile: RefCell<Turnstile>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) glances: Glances,
+}
+
+/// What strangers may ask about as often as they like is asked once at a time.
+#[derive(Default)]
+pub(crate) struct Glances {
+    log: Glance<Option<AuditStatus>>,
+    leases: Glance<Option<lease::Counts>>,
 }
 
 impl Worker {
     /// A new request's id.
     pub(crate) fn request_id(&self) -> RequestId {
         RequestId::from_uuid(generate_uuid(self.door.random.as_ref()))
+    }
+
+    /// How the audit log does, if it says so in time.
+    pub(crate) async fn log_status(&self) -> Option<AuditStatus> {
+        let port = self.door.audit.status.clone();
+        let ask = || async move { port.ask(ReadStatus, NEAR).await.ok()?.ok() };
+        self.glances.log.of(ask).await
+    }
+
+    /// How the leases do, if their manager says so in time.
+    pub(crate) async fn lease_counts(&self) -> Option<lease::Counts> {
+        let port = self.door.leases.count.clone();
+        let ask = || async move { port.ask(lease::Count, NEAR).await.ok()?.ok() };
+        self.glances.leases.of(ask).await
     }
 }
 

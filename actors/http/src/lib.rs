@@ -20,6 +20,7 @@ mod form;
 mod front;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
+mod glance;
 mod handed;
 mod json;
 mod limits;

@@ -15,7 +15,7 @@ use mssm_messages::audit::{Append, Entry, Event};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::sweep;
-use crate::door::{FrontDoor, Worker};
+use crate::door::{FrontDoor, Glances, Worker};
 use crate::limits::{Gate, Limits};
 use crate::listening;
 use crate::metrics::Metrics;
@@ -117,7 +117,8 @@ where
                     actix_rt::spawn(report(audit, clock, Refused(Arc::clone(&metrics))));
                 }
                 let turnstile = RefCell::new(Turnstile::new(gate.limits.rates));
-                Rc::new(Worker { door, gate, turnstile, metrics })
+                let glances = Glances::default();
+                Rc::new(Worker { door, gate, turnstile, metrics, glances })
             });
             Rc::clone(worker)
         })

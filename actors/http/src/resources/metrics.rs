@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use mssm_messages::audit::{DeviceStatus, ReadStatus};
-use mssm_messages::lease::{Count, LaneView};
+use mssm_messages::audit::DeviceStatus;
+use mssm_messages::lease::LaneView;
 use mssm_messages::reconcile::{FindingKind, ReconcileCounts};
 use mssm_messages::seal::Status;
 
@@ -34,7 +34,7 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         let help = "1 while the server has its keys.";
         page.one("mssm_core_unsealed", "gauge", help, u64::from(!status.sealed));
     }
-    if let Ok(Ok(status)) = put(&door.audit.status, ReadStatus, NEAR).await {
+    if let Some(status) = worker.log_status().await {
         let help = "1 while the audit log cannot be written, so that requests are refused.";
         page.one("mssm_audit_blocked", "gauge", help, u64::from(status.blocked.is_some()));
         if let Some(reason) = &status.blocked {
@@ -48,7 +48,7 @@ pub(crate) async fn answer(worker: &Worker) -> Answer {
         page.one("mssm_audit_lines_total", "counter", "Lines written.", status.lines);
         page.one("mssm_audit_syncs_total", "counter", "Syncs to disk.", status.syncs);
     }
-    if let Ok(Ok(counts)) = put(&door.leases.count, Count, NEAR).await {
+    if let Some(counts) = worker.lease_counts().await {
         page.head("mssm_leases", "gauge", "Leases by state.");
         for (state, number) in
             [("active", counts.active), ("pending", counts.pending), ("ending", counts.ending)]

@@ -4,7 +4,6 @@ use actix_web::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mssm_domain::SecretBytes;
-use mssm_messages::audit::ReadStatus;
 use mssm_messages::seal::{
     AutoUnseal, Init, ReadKeyStatus, ResetUnseal, Rotate, SealKind, SealNow, SealStatus, Status,
     Unseal,
@@ -12,7 +11,7 @@ use mssm_messages::seal::{
 
 use crate::answer::Answer;
 use crate::call::{Call, Verb};
-use crate::door::{FAR, NEAR, Worker, ask, commit, put, write_down};
+use crate::door::{FAR, NEAR, Worker, ask, commit, write_down};
 use crate::error::Refusal;
 use crate::json::Object;
 use crate::pipeline::Visit;
@@ -82,7 +81,9 @@ pub(crate) async fn health(worker: &Worker, call: &Call) -> Result<Answer, Refus
         object = object.text("cluster_name", CLUSTER_NAME).text("cluster_id", &cluster.to_string());
     }
     if !status.sealed {
-        let log = put(&worker.door.audit.status, ReadStatus, NEAR).await?.unwrap_or_default();
+        let silent =
+            || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the audit log says nothing in time");
+        let log = worker.log_status().await.ok_or_else(silent)?;
         object = object.flag("audit_blocked", log.blocked.is_some());
         if let Some(reason) = log.blocked {
             object = object.text("audit_blocked_reason", &reason);

@@ -71,3 +71,15 @@ async fn without_a_token_a_body_is_small() {
         assert_eq!(world.ask("PUT", "/v1/sys/unseal", "", &body).await.status, status, "{bytes}");
     }
 }
+
+#[actix_web::test]
+async fn however_many_look_at_its_health_the_audit_log_is_asked_once_at_a_time() {
+    let world = World::new();
+    let looks = (0..100).map(|_| world.ask("GET", "/v1/sys/health", "", ""));
+    let seen = futures_util::future::join_all(looks).await;
+    assert!(seen.iter().all(|seen| seen.status == 200));
+    let asked = world.state().looked;
+    assert!((1..10).contains(&asked), "{asked} times");
+    assert_eq!(world.ask("GET", "/v1/sys/health", "", "").await.status, 200);
+    assert_eq!(world.state().looked, asked + 1);
+}

@@ -30,7 +30,7 @@ use mssm_messages::seal::{Founded, SealKind, SealStatus};
 use mssm_testkit::{FakeKeys, SeededRandom, TestClock};
 use uuid::Uuid;
 
-use crate::door::{About, AuditPorts, FrontDoor, LeasePorts, SealPorts, Worker};
+use crate::door::{About, AuditPorts, FrontDoor, Glances, LeasePorts, SealPorts, Worker};
 use crate::front::front;
 use crate::limits::{Gate, Limits};
 use crate::rates::Turnstile;
@@ -92,6 +92,8 @@ pub(crate) struct State {
     pub(crate) sealed: bool,
     /// How often a credential was issued.
     pub(crate) issued: usize,
+    /// How often the audit log was asked how it does.
+    pub(crate) looked: usize,
     /// The leases that were ended.
     pub(crate) revoked: Vec<LeaseId>,
     /// Secrets by path.
@@ -136,7 +138,8 @@ impl World {
         let door = door(&state, &keys);
         let gate = Arc::new(Gate::new(limits));
         let turnstile = RefCell::new(Turnstile::new(gate.limits.rates));
-        let worker = Rc::new(Worker { door, gate, turnstile, metrics: Arc::default() });
+        let (metrics, glances) = (Arc::default(), Glances::default());
+        let worker = Rc::new(Worker { door, gate, turnstile, metrics, glances });
         Self { worker, state, keys }
     }
 
@@ -278,7 +281,7 @@ fn table() -> Arc<MountTable> {
 fn door(state: &Shared, keys: &FakeKeys) -> FrontDoor {
     let access = Arc::clone(state);
     let mounts = Arc::clone(state);
-    let (log, status) = (Arc::clone(state), Arc::clone(state));
+    let (log, status, looked) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
     FrontDoor {
         access: AccessPorts {
             authorize: fake(move |question| authorize(&access, &question)).recipient(),
@@ -313,7 +316,11 @@ fn door(state: &Shared, keys: &FakeKeys) -> FrontDoor {
                 Ok(())
             })
             .into(),
-            status: fake(|_| Ok(AuditStatus::default())).into(),
+            status: fake(move |_| {
+                looked.lock().unwrap().looked += 1;
+                Ok(AuditStatus::default())
+            })
+            .into(),
             show: nobody().into(),
             devices: super::devices(),
         },
