@@ -92,7 +92,8 @@ impl fmt::Display for Ttl {
 
 /// Reads a duration as Vault's clients write it: `90`, `"90"`, `"90s"`, `"1h30m"`, `"2d"`; seconds.
 ///
-/// Fractions of a second are cut off. Fails on anything else, on negative and on absurd values.
+/// Fractions of a second are cut off, but what is shorter is a second: none means a default, and that may be
+/// long. Fails on anything else, on negative and on absurd values.
 pub fn parse_duration_secs(text: &str) -> Result<u64, Invalid> {
     let invalid =
         || Invalid::new("duration", "seconds, or a number with s, m, h or d, as in 1h30m");
@@ -123,7 +124,7 @@ pub fn parse_duration_secs(text: &str) -> Result<u64, Invalid> {
         total_ms = total_ms.checked_add(part).ok_or_else(invalid)?;
         rest = next;
     }
-    Ok(total_ms / 1000)
+    Ok((total_ms / 1000).max(total_ms.min(1)))
 }
 
 /// Where the time comes from: the real clock in the server, one that tests turn in tests.
@@ -159,7 +160,10 @@ mod tests {
             ("1h30m", Some(5400)),
             ("2d", Some(172_800)),
             ("1m0s", Some(60)),
-            ("500ms", Some(0)),
+            ("500ms", Some(1)),
+            ("1ms", Some(1)),
+            ("0ms", Some(0)),
+            ("1999ms", Some(1)),
             ("", None),
             ("abc", None),
             ("-5s", None),
