@@ -20,9 +20,8 @@ use crate::connection::Connection;
 use crate::door::{FAR, Worker, ask};
 use crate::error::Refusal;
 use crate::handed::Handed;
-use crate::limits::{ANONYMOUS, Purse, Reservation, UNPROVEN, crowded};
+use crate::limits::{Reservation, SMALL, UNPROVEN, crowded};
 use crate::path::{Address, parse};
-use crate::turns::Class;
 use crate::{form, pipeline, resources};
 
 /// Answers one request, whatever it is.
@@ -88,11 +87,10 @@ async fn respond(
         Ok(None) => return unwritten(&worker, Refusal::not_found()),
         Ok(Some(call)) => call,
     };
-    let class = resources::class(&worker, &call).await;
-    match receive(&worker, payload, &call, class).await {
+    match receive(&worker, payload, &call).await {
         Ok(body) => {
             call.body = body;
-            limited(worker, call, class).await
+            limited(worker, call).await
         }
         // The path is known now, so this is written down, unless anybody at all may send it.
         Err(refusal) if call.token.is_some() && !refusal.is_sealed() => {
@@ -125,12 +123,7 @@ fn address(request: &HttpRequest, id: RequestId) -> Result<Option<Call>, Refusal
 }
 
 /// Reads the body of who may have one read.
-async fn receive(
-    worker: &Worker,
-    payload: Payload,
-    call: &Call,
-    class: Class,
-) -> Result<Body, Refusal> {
+async fn receive(worker: &Worker, payload: Payload, call: &Call) -> Result<Body, Refusal> {
     // Without a token nothing but the open paths is answered, so there is no body worth reading.
     if !call.verb.has_body() || !(call.token.is_some() || resources::is_open(call)) {
         return Ok(Body::empty());
@@ -139,32 +132,29 @@ async fn receive(
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let large = chunked || announced.is_some_and(|bytes| bytes > UNPROVEN as u64);
-    let bounds = match &call.token {
-        // Anybody can make up a token: what is more than a little is read for one that lives, and while
-        // many bodies are in flight nothing is for another.
-        Some(token) if large || worker.gate.is_scarce() => {
+    let most = match &call.token {
+        // Anybody can make up a token: what is more than a little is read for one that lives.
+        Some(token) if chunked || announced.is_some_and(|bytes| bytes > UNPROVEN as u64) => {
             let question = LookupToken(TokenRef::Secret(token.duplicate()));
             let living = ask(&worker.door.tokens.lookup, question, FAR).await;
             living.map_err(|refusal| refusal.into_no_token().closing())?;
-            let is_kept = class == Class::Vital && !large;
-            (usize::MAX, if is_kept { Purse::Kept } else { Purse::Common })
+            usize::MAX
         }
-        Some(_) => (UNPROVEN, Purse::Common),
-        None => (ANONYMOUS, Purse::Common),
+        Some(_) => usize::MAX,
+        None => SMALL,
     };
-    let (bytes, reservation) = worker.gate.read(announced, bounds, payload).await?;
+    let (bytes, reservation) = worker.gate.read(announced, most, payload).await?;
     let bytes = if call.media == Media::Form { form::into_json(bytes)? } else { bytes };
     Body::parse(bytes, Some(reservation))
 }
 
 /// Waits for the request's turn and works on it, both within their time.
-async fn limited(worker: Rc<Worker>, call: Call, class: Class) -> Answer {
+async fn limited(worker: Rc<Worker>, call: Call) -> Answer {
     // Whoever watches the server is answered even when it is full.
     let turn = if resources::is_watching(&call) {
         None
     } else {
-        match worker.gate.turn(class).await {
+        match worker.gate.turn(resources::class(&worker, &call).await).await {
             Ok(turn) => Some(turn),
             Err(none) => {
                 // Its body's part of the budget is for others from now on.

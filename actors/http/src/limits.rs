@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::Refusal;
 use crate::rates::Rates;
-use crate::turns::{Class, Crowded, Turn, Turns, VITAL};
+use crate::turns::{Class, Crowded, Turn, Turns};
 
 /// The bounds of the front door.
 #[derive(Clone, Copy, Debug)]
@@ -67,25 +67,9 @@ const READS_A_CORE: usize = 32;
 
 /// The largest body that is read for a token of which nobody knows yet whether it lives, in bytes.
 pub(crate) const UNPROVEN: usize = 64 << 10;
-/// The largest of a request without a token, in bytes: shares are small.
-pub(crate) const ANONYMOUS: usize = 8 << 10;
-/// So much of the budget for all bodies is for what ends or prolongs access, at most: for as many
-/// bodies of [`UNPROVEN`] bytes as there are places.
-const KEPT: usize = VITAL * UNPROVEN;
-/// And this part of it, if that is less.
-const KEPT_PART: usize = 16;
-
-/// Which part of the budget for all bodies a body may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purse {
-    /// What is not kept for others.
-    Common,
-    /// All of it: what ends or prolongs access, by a token that lives.
-    Kept,
-}
-
-/// An answer of up to so many bytes counts nowhere: however much others leave unread, what ends access is answered.
-const SMALL: usize = 16 << 10;
+/// A body of up to so many bytes, of a request or of an answer, counts nowhere: the number of connections bounds them, and
+/// what ends access has no larger ones. None without a token is larger: shares are small.
+pub(crate) const SMALL: usize = 8 << 10;
 
 /// The bounds, and how much of them is taken; one for all workers.
 #[derive(Debug)]
@@ -132,17 +116,6 @@ impl Gate {
         self.bodies.load(Ordering::Relaxed)
     }
 
-    /// What all bodies that are not vital may take together.
-    fn common(&self) -> usize {
-        let all = self.limits.bodies_bytes;
-        all.saturating_sub(KEPT.min(all / KEPT_PART))
-    }
-
-    /// True if so much of the budget is taken that a token must be known to live before more is read for it.
-    pub(crate) fn is_scarce(&self) -> bool {
-        self.bytes_in_flight() >= self.common() / 2
-    }
-
     /// Room for an answer of so many bytes, until it has been sent: a client need not read it.
     pub(crate) fn answer(&self, bytes: usize) -> Result<Option<Reservation>, Refusal> {
         if bytes <= SMALL {
@@ -166,7 +139,7 @@ impl Gate {
     pub(crate) async fn read(
         &self,
         announced: Option<u64>,
-        (most, purse): (usize, Purse),
+        most: usize,
         mut payload: Payload,
     ) -> Result<(SecretBytes, Reservation), Refusal> {
         let limits = &self.limits;
@@ -178,11 +151,8 @@ impl Gate {
         if announced > most {
             return Err(too_large());
         }
-        let budget = match purse {
-            Purse::Common => self.common(),
-            Purse::Kept => limits.bodies_bytes,
-        };
-        let mut reservation = Reservation { bodies: Arc::clone(&self.bodies), bytes: 0, budget };
+        let (bodies, budget) = (Arc::clone(&self.bodies), limits.bodies_bytes);
+        let mut reservation = Reservation { bodies, bytes: 0, budget };
         // What is announced need not come: room is made for a little of it only.
         let mut body = Vec::with_capacity(announced.min(64 << 10));
         let start = Instant::now();
@@ -198,7 +168,9 @@ impl Gate {
             if body.len().saturating_add(chunk.len()) > most {
                 return Err(too_large());
             }
-            if !reservation.grow(chunk.len()) {
+            let counted = |bytes: usize| bytes.saturating_sub(SMALL);
+            let more = counted(body.len().saturating_add(chunk.len())) - counted(body.len());
+            if !reservation.grow(more) {
                 let text = "too many request bodies in flight, try again";
                 return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text).closing());
             }
@@ -235,7 +207,7 @@ mod tests {
         let (request, mut payload) =
             TestRequest::default().set_payload(vec![b' '; bytes]).to_http_parts();
         let payload = Payload::from_request(&request, &mut payload).await.unwrap();
-        match gate.read(announced, (usize::MAX, Purse::Common), payload).await {
+        match gate.read(announced, usize::MAX, payload).await {
             Ok((body, _)) => Ok(body.expose().len()),
             Err(refusal) => Err(refusal.status.as_u16()),
         }
@@ -252,11 +224,10 @@ mod tests {
 
     #[actix_web::test]
     async fn all_bodies_together_have_a_budget() {
-        let gate = Gate::new(Limits { bodies_bytes: 160, ..Limits::default() });
-        assert_eq!(read(&gate, None, 151).await, Err(429), "a sixteenth is for others");
+        let gate = Gate::new(Limits { bodies_bytes: 100, ..Limits::default() });
+        assert_eq!(read(&gate, None, SMALL + 101).await, Err(429));
         assert_eq!(gate.bytes_in_flight(), 0);
-        assert_eq!(read(&gate, None, 150).await, Ok(150));
-        assert_eq!(Gate::new(Limits::default()).common(), 240 << 20, "256 times 64 KiB less");
+        assert_eq!(read(&gate, None, SMALL + 100).await, Ok(SMALL + 100));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Places that are kept for what must go on however many ask for the rest.
-pub(crate) const VITAL: usize = 256;
+const VITAL: usize = 256;
 /// So many wait for databases for one read: they wait for long, and take little from others.
 const MINTS_A_READ: usize = 4;
 /// How long a login and what ends access may wait for their turn.
