@@ -123,12 +123,12 @@ fn shown(redacted: &Redacted) -> Value {
         Redacted::Map(members) => {
             members.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
         }
-        Redacted::HashedMap(members) => Value::from(
-            members
-                .iter()
-                .map(|(_, value)| Value::from(vec![Value::from(hash()), shown(value)]))
-                .collect::<Vec<_>>(),
-        ),
+        // Names as long as a hash, and each another.
+        Redacted::HashedMap(members) => members
+            .iter()
+            .enumerate()
+            .map(|(number, (_, value))| (format!("{number:0>76}"), shown(value)))
+            .collect(),
     }
 }
 
