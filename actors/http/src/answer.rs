@@ -218,7 +218,8 @@ impl Answer {
         // EXPOSE: its length is counted.
         let text = |part: &Option<SecretText>| part.as_ref().map_or(0, |text| text.expose().len());
         let double = if self.shape == Shape::Double { 2 } else { 1 };
-        320 + double * text(&self.data) + text(&self.auth)
+        let told: usize = self.warnings.iter().chain(&self.errors).map(|one| one.len() + 3).sum();
+        320 + double * text(&self.data) + text(&self.auth) + told
     }
 
     fn envelope(&self, request: RequestId) -> SecretText {
@@ -297,6 +298,24 @@ mod tests {
     fn the_old_double_shape_repeats_the_data() {
         let body = body(&Answer::double(Object::new().number("term", 1)));
         assert_eq!(body["term"], body["data"]["term"]);
+    }
+
+    #[test]
+    fn a_size_is_no_less_than_the_body_and_not_much_more() {
+        let long = "x".repeat(1_000);
+        let data = || Object::new().text("a", &long);
+        for answer in [
+            Answer::data(data()),
+            Answer::double(data()),
+            Answer::bare(data()),
+            Answer::auth(data()),
+            Answer::done_with(vec![long.clone(); 3]),
+            Answer::data(data()).warn(vec![long.clone()]),
+            Answer::errors(StatusCode::BAD_REQUEST, vec![long.clone(); 3], false),
+        ] {
+            let length = answer.render(request()).unwrap().expose().len();
+            assert!((length..length + 500).contains(&answer.size()), "{length}: {answer:?}");
+        }
     }
 
     #[test]
