@@ -113,22 +113,20 @@ fn what_comes_twice_under_one_name_stands_under_it_as_a_list() {
 
 /// What the log writes, but for the digits of hashes.
 fn shown(redacted: &Redacted) -> Value {
-    let hash = || format!("hmac-sha256:{:064}", 0);
+    let hash = |number: usize| format!("hmac-sha256:{number:064}");
     match redacted {
         Redacted::Null => Value::Null,
         Redacted::Hidden => Value::from("hidden"),
-        Redacted::Hash(_) => Value::from(hash()),
+        Redacted::Hash(_) => Value::from(hash(0)),
         Redacted::Public(text) => Value::from(text.clone()),
         Redacted::List(items) => items.iter().map(shown).collect(),
         Redacted::Map(members) => {
             members.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
         }
-        // Names as long as a hash, and each another.
-        Redacted::HashedMap(members) => members
-            .iter()
-            .enumerate()
-            .map(|(number, (_, value))| (format!("{number:0>76}"), shown(value)))
-            .collect(),
+        Redacted::HashedMap(members) => {
+            let members = members.iter().enumerate();
+            members.map(|(number, (_, value))| (hash(number), shown(value))).collect()
+        }
     }
 }
 
