@@ -74,6 +74,11 @@ pub trait AuditBackend: Send + 'static {
         Err(Blocked(format!("{} keeps records {first} to {last} in one place", self.place())))
     }
 
+    /// Hands out the whole lines of the newest closed file, oldest first, without their breaks.
+    fn read_newest_closed(&mut self, _each: &mut dyn FnMut(&[u8])) -> Result<(), Blocked> {
+        Ok(())
+    }
+
     /// Puts a file that does not hold what was written to it aside, for inspection; says where.
     fn put_away(&mut self, _count: u64) -> Result<String, Blocked> {
         let place = self.place();

@@ -162,6 +162,11 @@ impl Core {
                 standing.missing(kept.head).map(|what| (what, kept.head))
             }
         };
+        let told = self.told_of(&key).await?;
+        // It is told at every unseal, and each file repeats it.
+        let unspoken = kept.filter(|_| told.is_none() && epoch > 1).map(|kept| kept.head);
+        let missing =
+            missing.or(unspoken.map(|head| ("each signed line about this store".to_owned(), head)));
         if let Some((what, _)) = &missing {
             tracing::error!(what, "the audit log does not hold what was written to it");
             if self.config.when_missing == WhenMissing::Refuse {
@@ -170,7 +175,7 @@ impl Core {
                 )));
             }
         }
-        let older = self.older(&key, epoch).await?;
+        let older = self.older(told, epoch)?;
         self.hand_on(key).await?;
         self.say_of_another().await?;
         let replaces = missing.is_some();
@@ -192,12 +197,17 @@ impl Core {
         Ok(())
     }
 
-    /// How often the store had kept the head when the log heard of it, if this store knows of less.
-    async fn older(&self, key: &InstallAuditKey, epoch: u64) -> Result<Option<u64>, StageError> {
+    /// How often the store had kept the head when the log heard of it.
+    async fn told_of(&self, key: &InstallAuditKey) -> Result<Option<u64>, StageError> {
         let Some(seed) = &key.seed else { return Ok(None) };
         let public = checkpoint_key(seed)?.public();
-        let told = self.status().await?.store.filter(|told| told.key == public);
-        let Some(told) = told.map(|told| told.epoch).filter(|told| *told > epoch) else {
+        let stores = self.status().await?.stores;
+        Ok(stores.iter().find(|told| told.key == public).map(|told| told.epoch))
+    }
+
+    /// That, if this store knows of less.
+    fn older(&self, told: Option<u64>, epoch: u64) -> Result<Option<u64>, StageError> {
+        let Some(told) = told.filter(|told| *told > epoch) else {
             return Ok(None);
         };
         tracing::error!(told, epoch, "the store is older than the audit log");
@@ -214,7 +224,7 @@ impl Core {
     /// Says so if it was another store that kept the log until now.
     async fn say_of_another(&self) -> Result<(), StageError> {
         let status = self.status().await?;
-        let key = status.store.map(|told| told.key);
+        let key = status.stores.last().map(|told| told.key);
         let Some(key) = key.filter(|key| Some(*key) != status.public_key) else { return Ok(()) };
         tracing::error!("the audit log was another store's until now");
         self.say("log-of-another-store", vec![("key", hex::encode(key))]).await

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mssm_crypto::chain::{Chain, CheckpointKey, Tree};
+use mssm_crypto::chain::{Chain, CheckpointKey, CheckpointVerifier, Tree};
 use mssm_domain::Timestamp;
 use mssm_messages::audit::{Entry, Event, Head, StoreEpoch};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ pub(crate) const CONTINUED: &str = "log-continued";
 pub(crate) const KEY: &str = "log-key";
 /// The event that says how often the store had kept the log's head.
 const STORE: &str = "log-store-epoch";
+/// The event that names what an earlier run left unsigned.
+pub(crate) const ADOPTED: &str = "log-adopted";
 /// Memory for lines that is kept from one batch to the next.
 const SPARE_BYTES_MAX: usize = 1 << 20;
 /// The event from which a log can be taken up without reading all of it.
@@ -122,6 +124,36 @@ struct ToldDetails {
     key: String,
 }
 
+/// What signed lines say of stores: of each the newest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stores(Vec<StoreEpoch>);
+
+impl Stores {
+    /// So many: whoever may write the file can make up keys and sign for them.
+    const MAX: usize = 64;
+
+    pub(crate) fn note(&mut self, told: StoreEpoch) {
+        let before = self.0.len();
+        self.0.retain(|known| known.key != told.key);
+        if self.0.len() < before || before < Self::MAX {
+            self.0.push(told);
+        }
+    }
+
+    pub(crate) fn all(&self) -> &[StoreEpoch] {
+        &self.0
+    }
+
+    fn last(&self) -> Option<&StoreEpoch> {
+        self.0.last()
+    }
+}
+
+/// True for the line that says that an earlier run's lines, which nobody had signed, come next to be signed.
+pub(crate) fn adopts(line: &[u8]) -> bool {
+    serde_json::from_slice(line).is_ok_and(|told: Told| told.event == ADOPTED)
+}
+
 /// What a line says of the store, if it says something of it.
 pub(crate) fn told_store(line: &[u8]) -> Option<StoreEpoch> {
     let told: Told = serde_json::from_slice(line).ok()?;
@@ -148,6 +180,21 @@ pub(crate) struct Checkpoint {
     pub(crate) signature: String,
 }
 
+impl Checkpoint {
+    /// Reads a checkpoint's line.
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// True if this is of the key, over all lines up to the position.
+    pub(crate) fn is_of(&self, key: &[u8; 32], position: &Position, time: &str) -> bool {
+        let (text, _) = position.checkpoint_text(time);
+        let signature = STANDARD.decode(&self.signature).unwrap_or_default();
+        let verifier = CheckpointVerifier::from_bytes(key);
+        verifier.is_ok_and(|key| key.verify(text.as_bytes(), &signature).is_ok())
+    }
+}
+
 /// The log: its position and, while the server is open, the key that signs.
 #[derive(Default)]
 pub(crate) struct Log {
@@ -159,8 +206,8 @@ pub(crate) struct Log {
     signed: bool,
     /// Bytes since the last line that tells a position.
     untold: u64,
-    /// What was said of the store last; said again where the log can be taken up.
-    pub(crate) store: Option<StoreEpoch>,
+    /// What was said of stores; the last of it again where the log can be taken up.
+    pub(crate) stores: Stores,
     /// Where the next batch is rendered: nothing, but room for it.
     spare: Vec<u8>,
 }
@@ -199,7 +246,7 @@ impl Log {
         }
         if self.untold + batch.bytes.len() as u64 > POSITION_EVERY {
             let mut details = vec![("edge", batch.after.edge())];
-            details.extend(self.store.iter().flat_map(store_details));
+            details.extend(self.stores.last().into_iter().flat_map(store_details));
             let event = Event { name: POSITION, details };
             let entry = Entry::Event { time: now, event };
             let mut renderer = Renderer::new(&self.salt);
@@ -222,7 +269,7 @@ impl Log {
             STARTED
         } else {
             details.push(("edge", self.position.edge()));
-            details.extend(self.store.iter().flat_map(store_details));
+            details.extend(self.stores.last().into_iter().flat_map(store_details));
             CONTINUED
         };
         Entry::Event { time: now, event: Event { name, details } }

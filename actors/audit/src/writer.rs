@@ -161,9 +161,10 @@ impl LogWriter {
             self.status.blocked = Some(blocked.0);
         }
         let log = &self.pen.log;
-        let (public_key, head, store) = (log.public_key(), log.position.at(), log.store);
+        let (public_key, head, stores) =
+            (log.public_key(), log.position.at(), log.stores.all().to_vec());
         let kept_from = self.pen.backend.kept_from();
-        AuditStatus { public_key, head, kept_from, store, ..self.status.clone() }
+        AuditStatus { public_key, head, kept_from, stores, ..self.status.clone() }
     }
 
     /// Looks for the line that followed a head, which names the head's hash, and for the files
@@ -204,7 +205,7 @@ impl LogWriter {
         let line = Log::store_line(self.pen.clock.now(), &store);
         let written = self.pen.write(&[&line]);
         self.note(written)?;
-        self.pen.log.store = Some(store);
+        self.pen.log.stores.note(store);
         Ok(())
     }
 

@@ -7,7 +7,9 @@ use mssm_domain::{Clock, Timestamp};
 use mssm_messages::audit::{Entry, Event, StoreEpoch};
 
 use crate::backend::{AuditBackend, Blocked};
-use crate::log::{Batch, Log, POSITION_EVERY, Position, told_store};
+use crate::log::{
+    ADOPTED, Batch, Checkpoint, Log, POSITION_EVERY, Position, Stores, adopts, told_store,
+};
 use crate::prefix::Prefix;
 
 /// So much of a log's end is read when it is opened: twice what lies between lines that tell its
@@ -87,7 +89,7 @@ impl Pen {
         let signs = self.log.public_key().is_some();
         opening.extend(self.adopted.filter(|_| signs).map(|(first, last)| {
             let details = vec![("records", format!("{first}-{last}"))];
-            Entry::Event { time: now, event: Event { name: "log-adopted", details } }
+            Entry::Event { time: now, event: Event { name: ADOPTED, details } }
         }));
         let batch = self.render(now, opening.iter().chain(entries.iter().copied()))?;
         if batch.lines == 0 {
@@ -140,7 +142,13 @@ impl Pen {
             found = self.backend.open(u64::MAX, &mut |line| there.take(line))?;
             found.torn = torn.or(found.torn);
         }
-        self.log.store = there.store.or(self.log.store);
+        if there.stores.all().is_empty() && self.log.stores.all().is_empty() {
+            // Nothing that is signed: the file before it may say more.
+            let mut before = There::default();
+            self.backend.read_newest_closed(&mut |line| before.take(line))?;
+            there.stores = before.stores;
+        }
+        there.stores.all().iter().for_each(|told| self.log.stores.note(*told));
         let fresh = found.first.is_none();
         let begins = self.log.position.count() == 0;
         if let Some(position) = there.position.as_ref().filter(|_| begins) {
@@ -189,7 +197,9 @@ impl Pen {
 #[derive(Default)]
 struct There {
     position: Option<Position>,
-    store: Option<StoreEpoch>,
+    /// What signed lines say of stores, and the newest that no signature covers yet.
+    stores: Stores,
+    said: Option<StoreEpoch>,
     untold: u64,
     lines: u64,
     /// The first record behind the last checkpoint.
@@ -210,7 +220,10 @@ impl There {
             return;
         }
         match prefix {
-            Some(line) if line.kind == "checkpoint" => self.unsigned = None,
+            Some(of) if of.kind == "checkpoint" => {
+                self.unsigned = None;
+                self.sign(line, of.time);
+            }
             Some(line) => self.unsigned = self.unsigned.or(Some(line.seq)),
             None => {}
         }
@@ -223,11 +236,27 @@ impl There {
                 self.position = Some(before);
                 self.untold = 0;
             }
-            self.store = told_store(line).or(self.store);
+            self.said = told_store(line).or(self.said);
+            if adopts(line) {
+                // Whoever may write the file could have said that: signed it was only by being found there.
+                self.said = None;
+            }
         }
         self.untold += line.len() as u64 + 1;
         if let Some(position) = &mut self.position {
             position.append(line);
+        }
+    }
+}
+
+impl There {
+    /// What was said last is believed if this checkpoint is by the store that it is of.
+    fn sign(&mut self, line: &[u8], time: &str) {
+        if let (Some(said), Some(position)) = (self.said, &self.position)
+            && Checkpoint::parse(line).is_some_and(|signed| signed.is_of(&said.key, position, time))
+        {
+            self.stores.note(said);
+            self.said = None;
         }
     }
 }

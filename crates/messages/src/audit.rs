@@ -163,8 +163,8 @@ pub struct AuditStatus {
     pub kept_from: Option<u64>,
     /// What of an earlier run's lines is not there any more, if so.
     pub missing: Option<String>,
-    /// What the log says of the store beside it.
-    pub store: Option<StoreEpoch>,
+    /// What signed lines of the log say of stores beside it, of each the newest; who spoke last is last.
+    pub stores: Vec<StoreEpoch>,
     /// Every device, the log of the configuration first.
     pub devices: Vec<DeviceStatus>,
 }

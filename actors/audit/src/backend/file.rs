@@ -79,7 +79,7 @@ impl FileBackend {
     }
 
     /// Hands out the whole lines of the newest closed file, since the one to be written is empty.
-    fn read_newest_closed(&self, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    fn each_of_newest_closed(&self, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let Some(newest) = retired::list(&self.path)?.pop() else { return Ok(()) };
         let mut reader = retired::open(&newest.path)?;
         let mut line = Vec::new();
@@ -246,7 +246,7 @@ impl AuditBackend for FileBackend {
         };
         self.open = Some(Open { file, length });
         if length == 0 {
-            self.read_newest_closed(each).map_err(|error| self.blocked("go on with", &error))?;
+            self.read_newest_closed(each)?;
         }
         self.look_for_oldest();
         Ok(found)
@@ -333,6 +333,10 @@ impl AuditBackend for FileBackend {
             }
         }
         Ok(())
+    }
+
+    fn read_newest_closed(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), Blocked> {
+        self.each_of_newest_closed(each).map_err(|error| self.blocked("go on with", &error))
     }
 
     fn put_away(&mut self, count: u64) -> Result<String, Blocked> {

@@ -277,3 +277,23 @@ fn a_file_that_was_moved_is_followed_without_a_refusal_when_that_is_told() {
     assert_eq!(rig.files().len(), 2);
     rig.whole();
 }
+
+#[test]
+fn what_was_found_unsigned_is_not_believed_for_being_signed_then() {
+    let rig = Rig::new();
+    let open = || rig.pen(Rotation::default(), Keep::default());
+    let mut pen = open();
+    let told = StoreEpoch { key: key().public(), epoch: 5 };
+    pen.write(&[&Log::store_line(pen.clock.now(), &told)]).unwrap();
+    drop(pen);
+    let details = format!(r#"{{"epoch":"99","key":"{}"}}"#, hex::encode(told.key));
+    let text = std::fs::read_to_string(rig.log()).unwrap();
+    let said = format!(r#""event":"log-store-epoch","details":{details}"#);
+    let line = next_line(&rig.log(), 0).replace(r#""event":"x""#, &said);
+    std::fs::write(rig.log(), text + &line).unwrap();
+    // Signed, and ended before the store told its own.
+    open().write(&[]).unwrap();
+    let mut pen = open();
+    pen.write(&[]).unwrap();
+    assert_eq!(pen.log.stores.all(), [told]);
+}
