@@ -91,7 +91,7 @@ pub(crate) fn unreachable(address: &str, text: &str) -> Failure {
     } else if has("http parse fail") || has("invalid http version") {
         "an MSSM server speaks HTTPS only: let MSSM_ADDR begin with https://"
     } else if has("invalidcontenttype") || has("corrupt message") {
-        "the server does not speak TLS: let MSSM_ADDR begin with http://, on loopback only"
+        "the server does not speak TLS: mssm sends no token without it: check MSSM_ADDR"
     } else if has("timeout") || has("timed out") {
         "the server took too long: check MSSM_ADDR, or raise MSSM_CLIENT_TIMEOUT"
     } else {
@@ -162,7 +162,7 @@ mod tests {
             ("io: Connection refused", "MSSM_ADDR"),
             ("rustls: invalid peer certificate: UnknownIssuer", "MSSM_CACERT"),
             ("invalid peer certificate: certificate not valid for name", "another name"),
-            ("received corrupt message of type InvalidContentType", "http://"),
+            ("received corrupt message of type InvalidContentType", "check MSSM_ADDR"),
             ("timeout: global", "MSSM_CLIENT_TIMEOUT"),
             ("invalid peer certificate: Other(CaUsedAsEndEntity)", "CA:FALSE"),
             ("http parse fail: invalid HTTP version", "https://"),

@@ -113,8 +113,13 @@ fn checked_address(address: &str) -> Result<String, Failure> {
         // Not echoed: what stands before an @ may be a password.
         return Err(Failure::usage("the server's address must not hold a user name"));
     }
-    if trimmed.starts_with("https://") || trimmed.starts_with("http://") {
+    if trimmed.starts_with("https://") {
         return Ok(trimmed.to_owned());
+    }
+    if trimmed.starts_with("http://") {
+        return Err(Failure::usage(format!(
+            "the server's address `{address}` must begin with https://: nothing was sent, as http:// shows the token to the network"
+        )));
     }
     Err(Failure::usage(format!("the server's address `{address}` must begin with https://")))
 }
@@ -152,8 +157,8 @@ mod tests {
     fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
         let pairs = [("MSSM_ADDR", "https://env:1/"), ("VAULT_FORMAT", "json")];
         let flags =
-            GlobalFlags { address: Some("http://flag:2".to_owned()), ..GlobalFlags::default() };
-        assert_eq!(resolve(&flags, &pairs).unwrap().address, "http://flag:2");
+            GlobalFlags { address: Some("https://flag:2".to_owned()), ..GlobalFlags::default() };
+        assert_eq!(resolve(&flags, &pairs).unwrap().address, "https://flag:2");
         let from_environment = resolve(&GlobalFlags::default(), &pairs).unwrap();
         assert_eq!(from_environment.address, "https://env:1");
         assert_eq!(from_environment.format, Format::Json);
@@ -183,6 +188,16 @@ mod tests {
         for address in ["127.0.0.1:8200", "ftp://x", "https://user:pass@host"] {
             let refused = resolve(&GlobalFlags::default(), &[("MSSM_ADDR", address)]);
             assert!(!refused.unwrap_err().message().contains("pass"), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_would_show_the_token_is_refused_before_anything_is_sent() {
+        for variable in ["MSSM_ADDR", "VAULT_ADDR"] {
+            for address in ["http://127.0.0.1:8200", "http://vault.test/"] {
+                let refused = resolve(&GlobalFlags::default(), &[(variable, address)]).unwrap_err();
+                assert!(refused.message().contains("must begin with https://"), "{address}");
+            }
         }
     }
 

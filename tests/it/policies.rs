@@ -142,6 +142,7 @@ fn what_reaches_everybody_needs_sudo() {
         server.limited("sudo", &format!("path \"*\" {{ capabilities = [{all}, \"sudo\"] }}"));
     for (verb, path) in [
         ("LIST", "auth/token/accessors"),
+        ("PUT", "auth/token/revoke-orphan"),
         ("PUT", "sys/rotate"),
         ("PUT", "sys/leases/revoke-prefix/db"),
         ("PUT", "sys/leases/revoke-force/db"),

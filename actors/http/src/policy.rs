@@ -96,7 +96,8 @@ fn needs_sudo(call: &Call) -> bool {
         | "sys/remount"
         | "sys/leases" => true,
         _ if at("sys/audit") || at("sys/raw") || at("sys/config/auditing") => true,
-        _ if below("sys/auth") => call.verb.has_body(),
+        // Who is spared by it outlives its parent.
+        _ if at("auth/token/revoke-orphan") || below("sys/auth") => true,
         _ if at("sys/leases/lookup") => call.verb == Verb::List,
         _ => {
             at("sys/leases/revoke-prefix")
@@ -127,6 +128,11 @@ mod tests {
         for (method, path, expected) in [
             ("LIST", "auth/token/accessors", true),
             ("LIST", "auth/token/accessors/", true),
+            ("PUT", "auth/token/revoke-orphan", true),
+            ("PUT", "auth/token/revoke-orphan/", true),
+            ("PUT", "auth/token/revoke-orphan/x", true),
+            ("PUT", "auth/token/revoke", false),
+            ("PUT", "auth/token/create-orphan", false),
             ("PUT", "sys/seal", true),
             ("POST", "sys/rotate", true),
             ("POST", "sys/rotate/keyring", true),
@@ -137,6 +143,7 @@ mod tests {
             ("GET", "sys/audit", true),
             ("GET", "sys/auth", false),
             ("POST", "sys/auth/x", true),
+            ("GET", "sys/auth/token/tune", true),
             ("GET", "sys/auditor", false),
             ("GET", "secret/data/sys/seal", false),
         ] {

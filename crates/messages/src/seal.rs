@@ -250,8 +250,10 @@ impl Fault for SealError {
             Self::AlreadyInitialized => vec!["Vault is already initialized".to_owned()],
             Self::NotInitialized | Self::Sealed => vec!["Vault is sealed".to_owned()],
             Self::Storage(error) => error.public(),
-            Self::Configuration(_) | Self::Share(_) | Self::StaticKey(_) | Self::Store(_) => {
-                vec![self.to_string()]
+            Self::Configuration(_) | Self::Share(_) | Self::Store(_) => vec![self.to_string()],
+            // The reason may name a file of this machine, and who asks may be anybody.
+            Self::StaticKey(_) => {
+                vec!["the static key cannot be used, see the server's log".to_owned()]
             }
             Self::Stage(_) | Self::Internal => {
                 vec!["internal error, see the server's log".to_owned()]

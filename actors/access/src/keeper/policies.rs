@@ -93,6 +93,9 @@ impl Desk {
                     tracing::error!(policy = %name, error, "stored policy, denies everything now");
                     Policy::deny_everything()
                 });
+                if let Some(unkept) = &policy.unkept {
+                    tracing::error!(policy = %name, unkept, "stored policy, its rule denies");
+                }
                 set.insert(name.clone(), Arc::new(policy));
                 versions.insert(name, version);
             }
@@ -160,6 +163,9 @@ impl Desk {
             return Err(AccessError::Invalid(text));
         }
         let mut policy = Policy::parse(&text).map_err(AccessError::Invalid)?;
+        if let Some(unkept) = policy.unkept {
+            return Err(AccessError::Invalid(format!("failed to parse policy: {unkept}")));
+        }
         let warnings = std::mem::take(&mut policy.warnings);
         let record = PolicyRecord { name: msg.name.as_str().to_owned(), text };
         let path = policy_record(&msg.name);

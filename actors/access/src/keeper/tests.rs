@@ -1,5 +1,7 @@
 //! The keeper and a replica together, over a store in memory and time that tests turn.
 
+mod unkept;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -16,6 +16,10 @@ const RULES_MAX: usize = 10_000;
 /// Capabilities that Vault and its relatives know and that name nothing here.
 const FOREIGN_CAPABILITIES: [&str; 3] = ["recover", "scan", "subscribe"];
 
+/// Why a rule with bounds on wrapping is not written.
+const UNWRAPPED: &str = "min_wrapping_ttl and max_wrapping_ttl allow only wrapped answers, \
+                         and response wrapping is not supported yet";
+
 /// A policy's rules, as written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policy {
@@ -23,6 +27,9 @@ pub(crate) struct Policy {
     pub(crate) rules: Vec<Rule>,
     /// What its writer should know.
     pub(crate) warnings: Vec<String>,
+    /// What it asks for and nothing here keeps: such a text is not written anew. The rule of one that
+    /// is stored denies.
+    pub(crate) unkept: Option<String>,
     /// Nobody knows what it said: it denies everything, whatever other policies allow.
     pub(crate) unreadable: bool,
 }
@@ -36,8 +43,13 @@ pub(crate) struct Rule {
     pub(crate) capabilities: Capabilities,
     /// What requests must look like.
     pub(crate) parameters: ParameterRules,
-    /// The bounds on response wrapping, kept until there is some. Both in seconds, 0 for none.
-    pub(crate) wrapping_ttl_secs: (u64, u64),
+}
+
+/// The bounds on response wrapping, both in seconds, 0 for none.
+#[derive(Default)]
+struct Wrapping {
+    least: u64,
+    most: u64,
 }
 
 /// The three kinds of path, each with its text as Vault keeps it.
@@ -64,9 +76,8 @@ impl Policy {
             pattern: Pattern::Prefix(String::new()),
             capabilities: Capabilities::NONE.with(Capability::Deny),
             parameters: ParameterRules::default(),
-            wrapping_ttl_secs: (0, 0),
         };
-        Self { rules: vec![rule], warnings: Vec::new(), unreadable: true }
+        Self { rules: vec![rule], unreadable: true, ..Self::default() }
     }
 
     /// Reads HCL or JSON; the error is for the caller.
@@ -123,8 +134,12 @@ impl Policy {
         };
         // No token has an entity, and Vault passes over templated rules of tokens without one.
         let templated = path.contains("{{");
-        let rule = Rule::parse(path, items, &mut self.warnings)
-            .map_err(|error| format!("path {path:?}: {error}"))?;
+        let named = |error| format!("path {path:?}: {error}");
+        let (mut rule, wrapping) = Rule::parse(path, items, &mut self.warnings).map_err(named)?;
+        if wrapping && !rule.capabilities.has(Capability::Deny) {
+            rule.deny();
+            self.unkept = Some(named(UNWRAPPED.to_owned()));
+        }
         if templated {
             self.warnings.push(format!("path {path:?} is templated and matches nothing here"));
         } else {
@@ -135,13 +150,18 @@ impl Policy {
 }
 
 impl Rule {
-    fn parse(path: &str, items: &[Item], warnings: &mut Vec<String>) -> Result<Self, String> {
+    /// The rule, and whether it allows only what is wrapped.
+    fn parse(
+        path: &str,
+        items: &[Item],
+        warnings: &mut Vec<String>,
+    ) -> Result<(Self, bool), String> {
         let mut rule = Self {
             pattern: Pattern::parse(path)?,
             capabilities: Capabilities::NONE,
             parameters: ParameterRules::default(),
-            wrapping_ttl_secs: (0, 0),
         };
+        let mut wrapping = Wrapping::default();
         let mut seen = Vec::new();
         for item in items {
             let [key] = &item.keys[..] else {
@@ -152,20 +172,30 @@ impl Rule {
                 return Err(format!("key {key:?} is given twice, again on line {}", item.line));
             }
             seen.push(key);
-            rule.set(key, item, warnings)?;
+            rule.set(key, item, &mut wrapping, warnings)?;
         }
         if rule.capabilities.has(Capability::Deny) {
-            rule.capabilities = Capabilities::NONE.with(Capability::Deny);
-            rule.parameters = ParameterRules::default();
+            rule.deny();
         }
-        let (least, most) = rule.wrapping_ttl_secs;
+        let Wrapping { least, most } = wrapping;
         if most != 0 && most < least {
             return Err("max_wrapping_ttl cannot be less than min_wrapping_ttl".to_owned());
         }
-        Ok(rule)
+        Ok((rule, least > 0 || most > 0))
     }
 
-    fn set(&mut self, key: &str, item: &Item, warnings: &mut Vec<String>) -> Result<(), String> {
+    fn deny(&mut self) {
+        self.capabilities = Capabilities::NONE.with(Capability::Deny);
+        self.parameters = ParameterRules::default();
+    }
+
+    fn set(
+        &mut self,
+        key: &str,
+        item: &Item,
+        wrapping: &mut Wrapping,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), String> {
         let value = &item.value;
         match key {
             "comment" => {}
@@ -186,8 +216,8 @@ impl Rule {
             "allowed_parameters" => self.parameters.allowed = parameters(key, value)?,
             "denied_parameters" => self.parameters.denied = parameters(key, value)?,
             "required_parameters" => self.parameters.required = texts(key, value)?,
-            "min_wrapping_ttl" => self.wrapping_ttl_secs.0 = seconds(key, value)?,
-            "max_wrapping_ttl" => self.wrapping_ttl_secs.1 = seconds(key, value)?,
+            "min_wrapping_ttl" => wrapping.least = seconds(key, value)?,
+            "max_wrapping_ttl" => wrapping.most = seconds(key, value)?,
             _ => return Err(invalid_key(key, item.line)),
         }
         Ok(())
@@ -293,97 +323,4 @@ fn json(value: &Value) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caps(names: &[&str]) -> Capabilities {
-        names.iter().map(|name| Capability::parse(name).unwrap()).collect()
-    }
-
-    #[test]
-    fn what_users_of_vault_paste_is_understood() {
-        type Case<'a> = (&'a str, &'a [(Pattern, &'a [&'a str])]);
-        let cases: [Case<'_>; 6] = [
-            (
-                "path \"secret/*\" { capabilities = [\"read\", \"list\"] } path \"/a\" { policy = \"read\" }",
-                &[
-                    (Pattern::Prefix("secret/".into()), &["read", "list"]),
-                    (Pattern::Exact("a".into()), &["read", "list"]),
-                ],
-            ),
-            (
-                "path \"+/x*\" { \"capabilities\" = [\"read\"], comment = \"hi\" }",
-                &[(Pattern::Segments("+/x*".into()), &["read"])],
-            ),
-            (
-                "{\"path\":{\"secret/*\":{\"capabilities\":[\"read\"]},\"b\":{\"policy\":\"write\"}}}",
-                &[
-                    (Pattern::Prefix("secret/".into()), &["read"]),
-                    (Pattern::Exact("b".into()), &["create", "read", "update", "delete", "list"]),
-                ],
-            ),
-            (
-                "{\"path\":[{\"a\":{\"capabilities\":[\"read\",\"deny\"]}},{\"b\":{\"capabilities\":[]}}]}",
-                &[(Pattern::Exact("a".into()), &["deny"]), (Pattern::Exact("b".into()), &[])],
-            ),
-            (
-                "path \"a\" { capabilities = [\"subscribe\", \"read\"] }\npath \"{{x}}/b\" { policy = \"sudo\" }",
-                &[(Pattern::Exact("a".into()), &["read"])],
-            ),
-            (super::super::DEFAULT_POLICY, &[]),
-        ];
-        for (text, rules) in cases {
-            let policy = Policy::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            for (rule, (pattern, names)) in policy.rules.iter().zip(rules) {
-                assert_eq!((&rule.pattern, rule.capabilities), (pattern, caps(names)), "{text}");
-            }
-            assert!(rules.is_empty() || rules.len() == policy.rules.len(), "{text}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let cases = [
-            ("path \"a\" { capabilities = [\"rxad\"] }", "path \"a\": invalid capability \"rxad\""),
-            (
-                "path \"a\" {\n capabilites = [\"read\"] }",
-                "path \"a\": invalid key \"capabilites\" on line 2",
-            ),
-            ("pat \"a\" { }", "invalid key \"pat\" on line 1"),
-            ("path \"a\" { policy = \"x\" }", "path \"a\": invalid policy \"x\""),
-            ("path \"a+*\" { }", "path \"a+*\": invalid use of wildcards ('+*' is forbidden)"),
-            (
-                "path \"a\" { min_wrapping_ttl = \"10s\" max_wrapping_ttl = 5 }",
-                "path \"a\": max_wrapping_ttl cannot be less than min_wrapping_ttl",
-            ),
-            (
-                "path \"a\" { capabilities = \"read\" }",
-                "path \"a\": \"capabilities\" must be a list of strings",
-            ),
-            ("path \"a {", "At 1:9: literal not terminated"),
-        ];
-        for (text, error) in cases {
-            let expected = format!("failed to parse policy: {error}");
-            assert_eq!(Policy::parse(text).unwrap_err(), expected, "{text}");
-        }
-        assert!(Policy::parse(&"#".repeat(TEXT_MAX + 1)).is_err());
-        assert!(Policy::parse(&"path \"a\" {}".repeat(RULES_MAX + 1)).is_err());
-    }
-
-    #[test]
-    fn parameters_are_kept_as_json() {
-        let text = "path \"a\" { allowed_parameters = { \"Foo\" = [\"x*\", 1, true] \"*\" = [] }\n\
-                    required_parameters = [\"foo\"] }";
-        let policy = Policy::parse(text).unwrap();
-        let parameters = &policy.rules[0].parameters;
-        assert_eq!(parameters.allowed["foo"], ["\"x*\"", "1", "true"]);
-        assert!(parameters.allowed["*"].is_empty());
-        assert!(parameters.allow(&[("foo", "\"xy\"")]) && !parameters.allow(&[("foo", "\"z\"")]));
-    }
-
-    #[test]
-    fn base64_is_unwrapped() {
-        assert_eq!(decode_text("cGF0aCAiYSIge30="), "path \"a\" {}");
-        assert_eq!(decode_text("path \"a\" {}"), "path \"a\" {}");
-    }
-}
+mod tests;

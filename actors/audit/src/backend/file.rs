@@ -1,9 +1,9 @@
 //! A log in one file, which only the server's user can read.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use mssm_domain::Timestamp;
@@ -113,10 +113,10 @@ impl FileBackend {
     }
 
     fn open_file(&self) -> io::Result<File> {
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            use std::os::unix::fs::DirBuilderExt;
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
+        let named = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = named.unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        refuse_shared(folder)?;
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -207,6 +207,18 @@ fn line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
     let mut line = Vec::new();
     reader.take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
     Ok((line.pop() == Some(b'\n')).then_some((start, line)))
+}
+
+/// Refuses a folder in which others may put another file in the log's place. Where only a file's
+/// owner may move it (`/tmp`) they cannot.
+fn refuse_shared(folder: &Path) -> io::Result<()> {
+    let mode = std::fs::metadata(folder)?.mode();
+    if mode & 0o022 == 0 || mode & 0o1000 != 0 {
+        return Ok(());
+    }
+    let (shown, mode) = (folder.display(), mode & 0o777);
+    let text = format!("others may write in its folder (mode {mode:03o}); run chmod go-w {shown}");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 impl AuditBackend for FileBackend {

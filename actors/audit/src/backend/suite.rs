@@ -123,6 +123,27 @@ fn a_file_that_is_tampered_with_is_noticed() {
 }
 
 #[test]
+fn a_folder_in_which_others_may_write_is_refused_unless_files_are_their_owners_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("log");
+    std::fs::create_dir(&folder).unwrap();
+    for (mode, fit) in
+        [(0o777, false), (0o775, false), (0o757, false), (0o755, true), (0o1777, true)]
+    {
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(mode)).unwrap();
+        let opened = FileBackend::new(folder.join("audit.log")).open(u64::MAX, &mut |_| ());
+        let said = opened.map_or_else(|blocked| blocked.0, |_| String::new());
+        assert_eq!((said.is_empty(), said.contains("chmod go-w")), (fit, !fit), "{mode:o}: {said}");
+    }
+    // What it makes itself is private, whatever the umask.
+    let own = parent.path().join("own/log");
+    FileBackend::new(own.join("audit.log")).open(u64::MAX, &mut |_| ()).unwrap();
+    let mode = std::fs::metadata(&own).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
 fn two_writers_of_one_file_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
