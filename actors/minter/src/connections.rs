@@ -212,6 +212,10 @@ fn apply(
     if record.allowed_roles.is_empty() {
         warnings.push("allowed_roles is empty: no role can use this connection".to_owned());
     }
+    let dsn = record.dsn().map_err(EngineError::Invalid)?;
+    if !dialect.is_postgres() && !dsn.is_sure(!record.tls_ca.is_empty()) {
+        warnings.push("TLS is off or not verified: whoever poses as the server on the network can have the password".to_owned());
+    }
     Ok(warnings)
 }
 

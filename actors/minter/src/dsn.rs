@@ -104,6 +104,12 @@ impl Dsn {
         self.password.as_ref().is_some_and(|text| text.expose() != "{{password}}")
     }
 
+    /// True if nobody can be in between: the server proves who it is, or is on this very machine.
+    pub(crate) fn is_sure(&self, has_authority: bool) -> bool {
+        let here = self.hosts.iter().all(|(host, _)| is_local(host));
+        here || self.tls(has_authority) == DatabaseTls::VerifyFull
+    }
+
     /// How the connection is protected.
     ///
     /// Where the text does not say, certificate and name are checked, except on this very machine

@@ -2,6 +2,7 @@
 //!
 //! To add a database: implement both, and run the minter's tests over it.
 
+mod answer;
 pub(crate) mod postgres;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The whole minter: on a database that says what it is told to, and on a real one.
 
+mod answering;
 mod becoming;
 mod besieged;
 mod confirming;

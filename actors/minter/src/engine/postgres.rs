@@ -1,6 +1,7 @@
 //! PostgreSQL: sessions over tokio-postgres.
 
 use std::error::Error;
+use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,11 +11,16 @@ use futures_util::{FutureExt, StreamExt};
 use mssm_domain::SecretText;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_postgres::config::SslMode;
+use tokio::net::UnixStream;
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::{ErrorPosition, SqlState};
-use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{
+    Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow, Socket,
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::answer::{AsksInClear, Bare, ScramAlone, in_clear};
 use super::{DbError, Refusal, Row, Session};
 use crate::dsn::Dsn;
 use crate::record::ConnectionRecord;
@@ -33,8 +39,12 @@ pub(crate) const OUR_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;\
 /// Where a PostgreSQL server is, and how a session there begins.
 #[derive(Clone)]
 pub(crate) struct Place {
+    /// In order of preference.
+    hosts: Vec<(String, u16)>,
     config: Config,
     tls: Option<ClientConfig>,
+    /// True if a server that asks for the password in clear text, or as MD5, gets it.
+    clear: bool,
     /// Run first in every session.
     settings: String,
 }
@@ -48,15 +58,13 @@ impl Place {
         lane: Lane,
     ) -> Result<Self, String> {
         let mut config = Config::new();
-        for (host, port) in &dsn.hosts {
-            config.host(host).port(*port);
-        }
         if let Some(database) = &dsn.database {
             config.dbname(database);
         }
         if let Some(options) = &dsn.options {
             config.options(options);
         }
+        let clear = in_clear(dsn, record);
         let tls = tls::client(&dsn.tls(!record.tls_ca.is_empty()), &record.tls_material())?;
         let ssl = if tls.is_some() { SslMode::Require } else { SslMode::Disable };
         config
@@ -64,7 +72,7 @@ impl Place {
             .application_name(application)
             .connect_timeout(Duration::from_secs(5))
             .keepalives_idle(Duration::from_secs(30));
-        Ok(Self { config, tls, settings: settings(lane) })
+        Ok(Self { hosts: dsn.hosts.clone(), config, tls, clear, settings: settings(lane) })
     }
 
     pub(crate) fn application(&self) -> &str {
@@ -127,28 +135,59 @@ pub(super) async fn dial(
     place: &Place,
     database: Option<&str>,
 ) -> Result<Box<dyn Session>, DbError> {
-    let Place { mut config, tls, settings } = place.clone();
-    if let Some(database) = database {
-        config.dbname(database);
+    let mut tried = Err(DbError::Unreachable("no host".to_owned()));
+    for (host, port) in &place.hosts {
+        tried = connect_to(place, host, *port, database).await;
+        if tried.is_ok() {
+            break;
+        }
     }
-    let client = if let Some(tls) = tls {
-        let connected = config.connect(MakeRustlsConnect::new(tls)).await;
-        let (client, connection) = connected.map_err(|error| unreachable(&error))?;
-        drive(connection);
-        client
-    } else {
-        let connected = config.connect(NoTls).await;
-        let (client, connection) = connected.map_err(|error| unreachable(&error))?;
-        drive(connection);
-        client
-    };
-    let session = PgSession { client, given_up: AtomicBool::new(false) };
-    session.run(&settings).await?;
+    let session = PgSession { client: tried?, given_up: AtomicBool::new(false) };
+    session.run(&place.settings).await?;
     Ok(Box::new(session))
 }
 
+async fn connect_to(
+    place: &Place,
+    host: &str,
+    port: u16,
+    database: Option<&str>,
+) -> Result<Client, DbError> {
+    let mut config = place.config.clone();
+    config.host(host).port(port);
+    if let Some(database) = database {
+        config.dbname(database);
+    }
+    let connected = match (place.tls.clone(), place.clear) {
+        (Some(tls), true) => connect(&config, MakeRustlsConnect::new(tls)).await,
+        (Some(tls), false) => connect(&config, ScramAlone(MakeRustlsConnect::new(tls))).await,
+        (None, true) => connect(&config, NoTls).await,
+        // To the driver this is a TLS that begins without being asked for. It knows none on sockets.
+        (None, false) => {
+            config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+            if host.starts_with('/') {
+                let socket = UnixStream::connect(format!("{host}/.s.PGSQL.{port}")).await;
+                let socket =
+                    socket.map_err(|error| DbError::Unreachable(error.kind().to_string()))?;
+                config.connect_raw(socket, ScramAlone(Bare)).await.map(drive)
+            } else {
+                connect(&config, ScramAlone(Bare)).await
+            }
+        }
+    };
+    connected.map_err(|error| unreachable(&error))
+}
+
+async fn connect<T>(config: &Config, tls: T) -> Result<Client, tokio_postgres::Error>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    config.connect(tls).await.map(drive)
+}
+
 /// The connection lives in a task of its own, which ends with the client or the server.
-fn drive<S, T>(connection: Connection<S, T>)
+fn drive<S, T>((client, connection): (Client, Connection<S, T>)) -> Client
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -158,6 +197,7 @@ where
             tracing::debug!(%error, "a database connection ended");
         }
     });
+    client
 }
 
 struct PgSession {
@@ -244,14 +284,19 @@ fn unreachable(error: &tokio_postgres::Error) -> DbError {
     }
     let source = error.source();
     tracing::warn!(%error, cause = source.map(tracing::field::display), "no connection to a database");
-    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
-    let why = match io {
-        Some(io) if io.get_ref().is_none() => io.kind().to_string(),
-        Some(io) if io.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) => {
-            "the server's certificate or TLS was refused, see the server's log".to_owned()
+    let io = source.and_then(|source| source.downcast_ref::<io::Error>());
+    // The first words of tokio-postgres: "error connecting to server", "invalid configuration".
+    let first = || error.to_string().split(':').next().unwrap_or_default().to_owned();
+    DbError::Unreachable(io.and_then(explain).unwrap_or_else(first))
+}
+
+fn explain(io: &io::Error) -> Option<String> {
+    match io.get_ref() {
+        None => Some(io.kind().to_string()),
+        Some(inner) if inner.is::<AsksInClear>() => Some(AsksInClear.to_string()),
+        Some(inner) if inner.is::<rustls::Error>() => {
+            Some("the server's certificate or TLS was refused, see the server's log".to_owned())
         }
-        // The first words of tokio-postgres: "error connecting to server", "invalid configuration".
-        _ => error.to_string().split(':').next().unwrap_or_default().to_owned(),
-    };
-    DbError::Unreachable(why)
+        Some(_) => None,
+    }
 }
