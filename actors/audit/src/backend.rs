@@ -63,6 +63,11 @@ pub trait AuditBackend: Send + 'static {
     /// `open` begins anew after that.
     fn inspect(&mut self) -> Result<(), Blocked>;
 
+    /// True if the open file has no name any more.
+    fn is_removed(&self) -> bool {
+        false
+    }
+
     /// Lets go of the file, so that whoever mends it is not held up.
     fn close(&mut self) {}
 

@@ -21,6 +21,7 @@ use mssm_messages::{Barrier, Changes};
 use serde::{Deserialize, Serialize};
 
 use crate::AuditPorts;
+use crate::log::MISSING;
 use crate::writer::checkpoint_key;
 
 /// So far behind the log may the stored head be, in time.
@@ -189,7 +190,7 @@ impl Core {
                 ("stored_count", head.count.to_string()),
                 ("stored_head", hex::encode(head.hash)),
             ];
-            self.say("log-missing", details).await?;
+            self.say(MISSING, details).await?;
         }
         self.store(replaces).await?;
         self.tell().await?;

@@ -20,6 +20,8 @@ pub(crate) const KEY: &str = "log-key";
 const STORE: &str = "log-store-epoch";
 /// The event that names what an earlier run left unsigned.
 pub(crate) const ADOPTED: &str = "log-adopted";
+/// The event that names records that were written and are not there.
+pub(crate) const MISSING: &str = "log-missing";
 /// Memory for lines that is kept from one batch to the next.
 const SPARE_BYTES_MAX: usize = 1 << 20;
 /// The event from which a log can be taken up without reading all of it.

@@ -163,8 +163,9 @@ impl LogWriter {
         let log = &self.pen.log;
         let (public_key, head, stores) =
             (log.public_key(), log.position.at(), log.stores.all().to_vec());
-        let kept_from = self.pen.backend.kept_from();
-        AuditStatus { public_key, head, kept_from, stores, ..self.status.clone() }
+        let kept_from = self.pen.kept_from();
+        let missing = self.status.missing.clone().or_else(|| self.pen.missing());
+        AuditStatus { public_key, head, kept_from, missing, stores, ..self.status.clone() }
     }
 
     /// Looks for the line that followed a head, which names the head's hash, and for the files
@@ -192,7 +193,7 @@ impl LogWriter {
                 }
             }
         };
-        let gap = asked.kept_from.and_then(|from| self.pen.backend.gap(from));
+        let gap = asked.kept_from.and_then(|from| self.pen.gap(from));
         if let (Standing::Whole, Some((first, last))) = (standing, gap) {
             standing = Standing::FileGone { first, last };
         }

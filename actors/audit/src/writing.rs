@@ -8,7 +8,7 @@ use mssm_messages::audit::{Entry, Event, StoreEpoch};
 
 use crate::backend::{AuditBackend, Blocked};
 use crate::log::{
-    ADOPTED, Batch, Checkpoint, Log, POSITION_EVERY, Position, Stores, adopts, told_store,
+    ADOPTED, Batch, Checkpoint, Log, MISSING, POSITION_EVERY, Position, Stores, adopts, told_store,
 };
 use crate::prefix::Prefix;
 
@@ -42,6 +42,11 @@ pub(crate) struct Pen {
     current: Option<Current>,
     /// How many records there were when the log was taken up.
     pub(crate) taken_up: Option<u64>,
+    /// The first record of the file that was not in its place any more when it was written to.
+    left: Option<u64>,
+    /// Records whose file is gone, until that is written down; and from where on some are, until that is compared.
+    lost: Option<(u64, u64)>,
+    lost_from: Option<u64>,
     /// Records of an earlier run that no checkpoint covered when the log was taken up.
     adopted: Option<(u64, u64)>,
 }
@@ -54,7 +59,8 @@ impl Pen {
     ) -> Self {
         let log = Log::default();
         let (current, taken_up, adopted) = (None, None, None);
-        Self { clock, backend, log, rotation, current, taken_up, adopted }
+        let (left, lost, lost_from) = (None, None, None);
+        Self { clock, backend, log, rotation, current, taken_up, left, lost, lost_from, adopted }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -63,9 +69,40 @@ impl Pen {
 
     /// The next batch opens the log anew if its file is not the one that is open any more.
     pub(crate) fn reopen(&mut self) {
-        if self.is_open() && self.backend.inspect().is_err() {
+        if let Some(current) = self.current
+            && self.backend.inspect().is_err()
+        {
+            // Whoever tells us has moved it, not removed it.
+            self.left = Some(current.first).filter(|_| self.backend.is_removed());
             self.current = None;
         }
+    }
+
+    /// The first record that is to be there; `None` if it is not known.
+    pub(crate) fn kept_from(&self) -> Option<u64> {
+        let first = self.backend.kept_from().or(self.current.map(|current| current.first));
+        self.lost_from.into_iter().chain(first).min()
+    }
+
+    /// What was lost since the log was compared with what the store knows, if anything.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let first = self.lost_from?;
+        Some(format!("records from {first} on: their file was removed or cut while it was open"))
+    }
+
+    /// Records from this one on that no file holds.
+    pub(crate) fn gap(&mut self, from: u64) -> Option<(u64, u64)> {
+        self.lost_from = None;
+        self.backend.gap(from)
+    }
+
+    /// The file that was left is not what is written on: its records are gone from here.
+    fn lose(&mut self) {
+        let Some(first) = self.left.take() else { return };
+        let last = self.log.position.count().saturating_sub(1);
+        tracing::error!(first, last, "the audit file with these records is gone");
+        self.lost = Some((self.lost.map_or(first, |(known, _)| known.min(first)), last));
+        self.lost_from = self.lost_from.into_iter().chain([first]).min();
     }
 
     /// Writes entries and their checkpoint; returns how many lines it took.
@@ -77,6 +114,7 @@ impl Pen {
         };
         if let Err(blocked) = self.backend.inspect() {
             // This batch is refused; the next one opens anew, and goes on if that is safe.
+            self.left = self.left.or(Some(current.first));
             self.current = None;
             self.backend.close();
             return Err(blocked);
@@ -84,6 +122,15 @@ impl Pen {
         opening.extend(self.backend.removed().into_iter().map(|records| {
             let details = vec![("records", records)];
             Entry::Event { time: now, event: Event { name: "log-file-removed", details } }
+        }));
+        opening.extend(self.lost.map(|(first, last)| {
+            let what = format!(
+                "records {first} to {last}: their file was removed or cut while it was open"
+            );
+            Entry::Event {
+                time: now,
+                event: Event { name: MISSING, details: vec![("missing", what)] },
+            }
         }));
         // The first signature covers them too: whoever believes it must know that it came later.
         let signs = self.log.public_key().is_some();
@@ -97,6 +144,7 @@ impl Pen {
         }
         self.backend.append(&batch.bytes)?;
         self.adopted = self.adopted.filter(|_| !signs);
+        self.lost = None;
         current.bytes += batch.bytes.len() as u64;
         self.current = Some(current);
         let lines = batch.lines;
@@ -169,6 +217,7 @@ impl Pen {
             // It was cut, or written to by somebody else, if only while no server ran: it is kept as it is.
             _ => {
                 let aside = self.backend.put_away(self.log.position.count())?;
+                self.lose();
                 tracing::error!(aside, "the audit file did not hold what was written to it");
                 let (current, mut first) = self.open(now)?;
                 let details = vec![("moved_to", aside)];
@@ -179,8 +228,10 @@ impl Pen {
         }
         let mut first = Vec::new();
         if fresh {
+            self.lose();
             first.push(self.log.first_line(now));
         }
+        self.left = None;
         if let Some(aside) = found.torn {
             tracing::warn!(aside, "the audit log ended in a torn line, which was set aside");
             let details = vec![("moved_to", aside)];

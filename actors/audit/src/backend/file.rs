@@ -311,6 +311,11 @@ impl AuditBackend for FileBackend {
         Err(Blocked(format!("{path} {reason}")))
     }
 
+    fn is_removed(&self) -> bool {
+        let metadata = self.open.as_ref().and_then(|open| open.file.metadata().ok());
+        metadata.is_some_and(|metadata| metadata.nlink() == 0)
+    }
+
     fn close(&mut self) {
         self.open = None;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::Actor;
 use mssm_domain::{SecretBytes, Timestamp};
-use mssm_messages::audit::{Append, Entry, Event};
+use mssm_messages::audit::{Append, Entry, Event, Reopen};
 use mssm_messages::seal::{Closing, InstallAuditKey};
 use mssm_testkit::{MemoryStore, TestClock};
 
@@ -274,79 +274,4 @@ async fn an_older_copy_is_told_though_the_file_that_said_so_has_been_closed() {
     assert!(refused.contains("-accept-rollback"), "{refused}");
 }
 
-/// Writes one line behind a log, in the right place of its chain, as whoever may write the file can.
-fn forge(log: &std::path::Path, rest: &str) {
-    let text = std::fs::read_to_string(log).unwrap();
-    let mut position = crate::log::Position::default();
-    text.lines().for_each(|line| position.append(line.as_bytes()));
-    let (seq, prev) = (position.count(), position.head());
-    let line = format!(r#"{{"seq":{seq},"prev":"{prev}","time":"2026-01-01T00:00:00Z",{rest}}}"#);
-    std::fs::write(log, format!("{text}{line}\n")).unwrap();
-}
-
-fn forge_epoch(log: &std::path::Path, key: &[u8; 32], epoch: u64) {
-    let key = hex::encode(key);
-    let details = format!(r#"{{"epoch":"{epoch}","key":"{key}"}}"#);
-    forge(log, &format!(r#""type":"event","event":"log-store-epoch","details":{details}"#));
-    let signed = format!(r#""root":"{key}","key":"{key}","signature":"{}""#, "A".repeat(88));
-    forge(log, &format!(r#""type":"checkpoint",{signed}"#));
-}
-
-fn public() -> [u8; 32] {
-    checkpoint_key(&SecretBytes::new(vec![7; 32])).unwrap().public()
-}
-
-#[actix_rt::test]
-async fn a_line_that_nobody_signed_hides_no_older_copy_of_the_store() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = MemoryStore::new();
-    run_once(folder.path(), "none", "first.log", &store).await;
-    let backup = store.copy();
-    run_once(folder.path(), "first.log", "second.log", &store).await;
-    for (name, forged) in [("own", public()), ("made-up", [9; 32])] {
-        let log = folder.path().join(name);
-        std::fs::copy(folder.path().join("second.log"), &log).unwrap();
-        forge_epoch(&log, &forged, 1);
-        let run = Run::start(&log, &backup, WhenMissing::Warn);
-        let StageError(refused) = run.unseal().await.unwrap_err();
-        assert!(refused.contains("-accept-rollback"), "{name}: {refused}");
-    }
-}
-
-#[actix_rt::test]
-async fn a_line_that_nobody_signed_locks_no_store_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = MemoryStore::new();
-    run_once(folder.path(), "none", "first.log", &store).await;
-    forge_epoch(&folder.path().join("first.log"), &public(), 99_999);
-    run_once(folder.path(), "first.log", "second.log", &store).await;
-}
-
-#[actix_rt::test]
-async fn a_log_whose_signed_lines_were_laid_aside_is_missed() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = MemoryStore::new();
-    run_once(folder.path(), "none", "first.log", &store).await;
-    let backup = store.copy();
-    run_once(folder.path(), "first.log", "second.log", &store).await;
-    let text = std::fs::read_to_string(folder.path().join("second.log")).unwrap();
-    let mut log = crate::log::Log::default();
-    text.lines().for_each(|line| log.position.append(line.as_bytes()));
-    let closed =
-        |first: u64, last: u64| folder.path().join(format!("current.log.{first:012}-{last:012}"));
-    let aside = closed(0, log.position.count() - 1);
-    std::fs::write(aside, &text).unwrap();
-    // Twice, so that the newest closed file says nothing either.
-    let now = Timestamp::from_unix_ms(0);
-    for last in [true, false] {
-        let first = log.position.count();
-        let batch = log.batch(now, &[log.first_line(now)]).unwrap();
-        let current = folder.path().join("current.log");
-        let file = if last { closed(first, first) } else { current };
-        std::fs::write(file, &batch.bytes).unwrap();
-        log.accept(batch);
-    }
-    let run = Run::start(&folder.path().join("current.log"), &backup, WhenMissing::Refuse);
-    let StageError(refused) = run.unseal().await.unwrap_err();
-    assert!(refused.contains("each signed line"), "{refused}");
-}
+mod tampered;
