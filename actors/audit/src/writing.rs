@@ -47,6 +47,8 @@ pub(crate) struct Pen {
     /// Records whose file is gone, until that is written down; and from where on some are, until that is compared.
     lost: Option<(u64, u64)>,
     lost_from: Option<u64>,
+    /// What is before this was in a file that was set aside, as that was found when the log was taken up.
+    aside: u64,
     /// Records of an earlier run that no checkpoint covered when the log was taken up.
     adopted: Option<(u64, u64)>,
 }
@@ -59,8 +61,20 @@ impl Pen {
     ) -> Self {
         let log = Log::default();
         let (current, taken_up, adopted) = (None, None, None);
-        let (left, lost, lost_from) = (None, None, None);
-        Self { clock, backend, log, rotation, current, taken_up, left, lost, lost_from, adopted }
+        let (left, lost, lost_from, aside) = (None, None, None, 0);
+        Self {
+            clock,
+            backend,
+            log,
+            rotation,
+            current,
+            taken_up,
+            left,
+            lost,
+            lost_from,
+            aside,
+            adopted,
+        }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -93,7 +107,7 @@ impl Pen {
     /// Records from this one on that no file holds.
     pub(crate) fn gap(&mut self, from: u64) -> Option<(u64, u64)> {
         self.lost_from = None;
-        self.backend.gap(from)
+        self.backend.gap(from.max(self.aside))
     }
 
     /// The file that was left is not what is written on: its records are gone from here.
@@ -218,6 +232,9 @@ impl Pen {
             _ => {
                 let aside = self.backend.put_away(self.log.position.count())?;
                 self.lose();
+                if begins {
+                    self.aside = self.log.position.count();
+                }
                 tracing::error!(aside, "the audit file did not hold what was written to it");
                 let (current, mut first) = self.open(now)?;
                 let details = vec![("moved_to", aside)];
