@@ -50,6 +50,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod impostor;
+#[cfg(test)]
 mod jwt;
 #[cfg(test)]
 mod kills;

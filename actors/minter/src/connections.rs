@@ -15,6 +15,7 @@ use crate::dialect::{Dialect, POSTGRESQL_PLUGIN};
 use crate::dsn::masked;
 use crate::guard;
 use crate::marker;
+use crate::moving::{self, Brought, Way};
 use crate::mysql;
 use crate::pool::Live;
 use crate::quote::literal;
@@ -44,9 +45,13 @@ pub(crate) async fn write(
         None => (0, ConnectionRecord::new(generate_id(book))),
     };
     let before = if over > 0 { Some(user_of(&record)?) } else { None };
+    let (way, brought) = (Way::of(&record), Brought::by(&patch));
     let verifies = patch.verify_connection != Some(false);
     let superseded = root::apply(book, &mut record, &mut patch)?;
     let mut warnings = apply(&mut record, patch)?;
+    if over > 0 {
+        moving::check(way.as_ref(), &mut record, brought)?;
+    }
     if !record.rotation.plan.is_empty() {
         root::check(name, &record)?;
     }

@@ -25,6 +25,7 @@ mod lexer;
 mod marker;
 mod mint;
 mod minter;
+mod moving;
 mod mysql;
 mod pool;
 mod quote;

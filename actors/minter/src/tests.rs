@@ -14,6 +14,7 @@ mod held;
 mod hiding;
 mod hijack;
 mod laden;
+mod moving;
 mod mysql;
 mod pooling;
 mod real;

@@ -36,7 +36,10 @@ pub(super) async fn all(book: &Book) -> Result<Vec<Member>, EngineError> {
     Ok(found)
 }
 
-/// Every connection that logs in to the same server as the same user, this one among them.
+/// Every connection that logs in to the same server as the same user with the same password, this one among them.
+///
+/// One with another password is not let in, or leads to a server that only says that it is the same: the new password
+/// must not go there.
 pub(super) async fn sharing(
     book: &Book,
     record: &ConnectionRecord,
@@ -51,9 +54,12 @@ pub(super) async fn sharing(
 fn is_same_user(one: &ConnectionRecord, other: &ConnectionRecord) -> bool {
     let place = |record: &ConnectionRecord| {
         let dsn = record.dsn().ok()?;
-        Some((dsn.username(&record.username)?, dsn.hosts))
+        let password = dsn.password(&record.password)?;
+        Some((dsn.username(&record.username)?, dsn.hosts, password))
     };
-    let (Some((name, hosts)), Some((other_name, other_hosts))) = (place(one), place(other)) else {
+    let (Some((name, hosts, password)), Some((other_name, other_hosts, other_password))) =
+        (place(one), place(other))
+    else {
         return false;
     };
     // MySQL's ids change while its data stay.
@@ -62,7 +68,8 @@ fn is_same_user(one: &ConnectionRecord, other: &ConnectionRecord) -> bool {
         (Some(one), Some(other)) if one == other || id_is_final => one == other,
         _ => hosts.iter().any(|host| other_hosts.contains(host)),
     };
-    name == other_name && same_server && one.dialect() == other.dialect()
+    let same_login = name == other_name && password.is_same_as(&other_password);
+    same_login && same_server && one.dialect() == other.dialect()
 }
 
 /// True if a user of this connection's server is the root user of some connection.
@@ -81,4 +88,36 @@ pub(super) async fn is_root_user(
         here && user.as_deref() == Some(username)
     };
     Ok(all(book).await?.iter().any(is))
+}
+
+#[cfg(test)]
+mod tests {
+    use mssm_domain::{ConnectionId, SecretText};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn record(url: &str, password: &str) -> ConnectionRecord {
+        let mut record = ConnectionRecord::new(ConnectionId::from_uuid(Uuid::nil()));
+        record.plugin_name = "postgresql-database-plugin".to_owned();
+        record.connection_url = SecretText::new(format!("postgresql://{url}"));
+        record.username = "admin".to_owned();
+        record.password = SecretText::new(password.to_owned());
+        record.system_identifier = Some("7".to_owned());
+        record
+    }
+
+    #[test]
+    fn a_server_that_only_says_that_it_is_the_same_gets_no_new_password() {
+        let one = record("db.x/app", "theirs");
+        for (url, password, same) in [
+            ("10.0.0.1/app", "theirs", true),
+            ("admin:theirs@10.0.0.1/app", "", true),
+            ("evil.x/app", "mine", false),
+            ("evil.x/app", "", false),
+            ("evil.x,db.x/app", "mine", false),
+        ] {
+            assert_eq!(is_same_user(&one, &record(url, password)), same, "{url} {password}");
+        }
+    }
 }
