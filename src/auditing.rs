@@ -91,6 +91,10 @@ pub(crate) fn verify(
         verdict.head.count,
         hex::encode(verdict.head.hash)
     );
+    if let Some(device) = verdict.device.as_ref().filter(|device| *device != "file") {
+        let _ =
+            write!(text, "\nit is the log of the audit device {device:?}, not the server's own");
+    }
     let is_proven = verdict.unsigned == 0;
     if !is_proven {
         let _ = write!(

@@ -117,6 +117,11 @@ fn a_device_of_the_api_is_durable_audited_and_taken_away_again() {
     assert!(text.contains("\"path\":\"sys/audit/second\"") && !text.contains("secret/data/three"));
     let verdict = server.verify_audit(&server.audit_key(), &server.path("second.log"));
     assert!(verdict.status.success(), "{verdict:?}");
+    let said = |verdict: &std::process::Output| {
+        String::from_utf8_lossy(&verdict.stdout).contains("the audit device \"second\"")
+    };
+    assert!(said(&verdict), "it does not pass for the server's own: {verdict:?}");
+    assert!(!said(&server.verify_audit(&server.audit_key(), &server.audit())));
     assert!(server.audit_text().contains("\"path\":\"sys/audit/second\""));
     server.stop();
     server.again();

@@ -130,8 +130,13 @@ impl AuditWriter {
         mut settings: AuditSettings,
     ) -> std::io::Result<(AuditPorts, std::thread::JoinHandle<()>)> {
         let (place, devices) = (log.place(), std::mem::take(&mut settings.devices));
-        let (log, log_thread) =
-            LogWriter::start(Box::new(log), Arc::clone(&clock), settings.rotation, None)?;
+        let (log, log_thread) = LogWriter::start(
+            Box::new(log),
+            Arc::clone(&clock),
+            settings.rotation,
+            CONFIGURED.to_owned(),
+            None,
+        )?;
         let (append, appends) = Port::to_thread(QUEUE_BOUND);
         let (install, installs) = Port::to_thread(16);
         let (status, statuses) = Port::to_thread(QUEUE_BOUND);
@@ -318,7 +323,8 @@ impl AuditWriter {
         let (place, keeps_files) = (backend.place(), backend.keeps_files());
         let rotation = if keeps_files { self.settings.rotation } else { Rotation::default() };
         let clock = Arc::clone(&self.clock);
-        let started = LogWriter::start(backend, clock, rotation, Some(id.clone()));
+        let name = path.as_str().trim_end_matches('/').to_owned();
+        let started = LogWriter::start(backend, clock, rotation, name, Some(id.clone()));
         let (log, thread) = started.map_err(|error| DeviceError::Refused(error.to_string()))?;
         let keys = duplicate(&self.keys.borrow());
         let told = match keys.seed {

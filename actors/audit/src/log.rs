@@ -121,6 +121,8 @@ struct ToldDetails {
     #[serde(default)]
     edge: String,
     #[serde(default)]
+    device: String,
+    #[serde(default)]
     epoch: String,
     #[serde(default)]
     key: String,
@@ -171,6 +173,12 @@ fn store_details(store: &StoreEpoch) -> Vec<(&'static str, String)> {
     vec![("epoch", store.epoch.to_string()), ("key", hex::encode(store.key))]
 }
 
+/// Which device's log it is, if a line says so.
+pub(crate) fn told_device(line: &[u8]) -> Option<String> {
+    let told: Told = serde_json::from_slice(line).ok()?;
+    Some(told.details.device).filter(|device| !device.is_empty())
+}
+
 /// What a checkpoint line says.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
@@ -202,6 +210,8 @@ impl Checkpoint {
 pub(crate) struct Log {
     pub(crate) position: Position,
     key: Option<CheckpointKey>,
+    /// Which device's it is: a log of one is not to pass for another's.
+    pub(crate) device: String,
     /// How keyed hashes are shown here.
     pub(crate) salt: Salt,
     /// True if the newest line is a checkpoint of this key.
@@ -267,6 +277,7 @@ impl Log {
     pub(crate) fn first_line(&self, now: Timestamp) -> Entry {
         let mut details = vec![("format", "1".to_owned())];
         details.extend(self.public_key().map(|key| ("key", hex::encode(key))));
+        details.push(("device", self.device.clone()));
         let name = if self.position.count() == 0 {
             STARTED
         } else {
@@ -279,7 +290,8 @@ impl Log {
 
     /// The line that names the key, once there is one.
     pub(crate) fn key_line(&self, now: Timestamp) -> Option<Entry> {
-        let details = vec![("key", hex::encode(self.public_key()?))];
+        let key = hex::encode(self.public_key()?);
+        let details = vec![("key", key), ("device", self.device.clone())];
         Some(Entry::Event { time: now, event: Event { name: KEY, details } })
     }
 

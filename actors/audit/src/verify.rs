@@ -16,7 +16,7 @@ use self::diagnosis::{Scene, Wrong, relinked};
 pub use self::lines::Place;
 pub(crate) use self::lines::{Line, Lines, in_order, open};
 use self::signatures::{Checkers, Claim};
-use crate::log::{Checkpoint, Position, checkpoint_line};
+use crate::log::{Checkpoint, Position, checkpoint_line, told_device};
 use crate::prefix::Prefix;
 
 /// What was done to a log.
@@ -59,6 +59,8 @@ pub struct Finding {
 /// What a log proved to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
+    /// Which device's log it is, as its first lines say.
+    pub device: Option<String>,
     /// How many lines were read.
     pub lines: u64,
     /// The number of the first record; not 0 if earlier ones are in files that were not given.
@@ -231,6 +233,9 @@ impl State {
         {
             self.verdict.confessed.push(String::from_utf8_lossy(&line.bytes).into_owned());
         }
+        if self.verdict.device.is_none() && prefix.is_some_and(|prefix| begins(&prefix)) {
+            self.verdict.device = told_device(&line.bytes);
+        }
         let prefix = prefix.filter(|prefix| prefix.kind == "checkpoint");
         if let (Some(prefix), Some(claimed)) = (prefix, claimed(&line.bytes))
             && claimed.key == key.public()
@@ -291,6 +296,13 @@ fn confesses(prefix: &Prefix<'_>) -> bool {
             name.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.starts_with(b"\""))
         })
     })
+}
+
+/// True for the lines that say whose log it is.
+fn begins(prefix: &Prefix<'_>) -> bool {
+    let names: [&[u8]; 3] = [b"log-started", b"log-continued", b"log-key"];
+    let name = prefix.rest.strip_prefix(b",\"event\":\"").filter(|_| prefix.kind == "event");
+    name.is_some_and(|name| names.iter().any(|known| name.starts_with(known)))
 }
 
 fn is_json(line: &[u8]) -> bool {

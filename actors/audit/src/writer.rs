@@ -66,6 +66,7 @@ impl LogWriter {
         backend: Box<dyn AuditBackend>,
         clock: Arc<dyn Clock>,
         rotation: Rotation,
+        device: String,
         salted: Option<String>,
     ) -> std::io::Result<(LogPorts, std::thread::JoinHandle<()>)> {
         let (write, writes) = Port::to_thread(QUEUE_BOUND);
@@ -83,6 +84,7 @@ impl LogWriter {
             tell: told,
         };
         let mut pen = Pen::new(backend, clock, rotation);
+        pen.log.device = device;
         if salted.is_some() {
             pen.log.salt = Salt::Unknown;
         }

@@ -78,19 +78,6 @@ impl FileBackend {
         }
     }
 
-    /// Hands out the whole lines of the newest closed file, since the one to be written is empty.
-    fn each_of_newest_closed(&self, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        let Some(newest) = retired::list(&self.path)?.pop() else { return Ok(()) };
-        let mut reader = retired::open(&newest.path)?;
-        let mut line = Vec::new();
-        while read_line(&mut reader, &mut line)? > 0 {
-            if let Some(whole) = line.strip_suffix(b"\n") {
-                each(whole);
-            }
-        }
-        Ok(())
-    }
-
     /// A line of a closed file.
     fn find_closed(&self, seq: u64) -> io::Result<Option<Vec<u8>>> {
         let holds = |file: &retired::Retired| (file.first..=file.last).contains(&seq);
@@ -353,7 +340,8 @@ impl AuditBackend for FileBackend {
     }
 
     fn read_newest_closed(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), Blocked> {
-        self.each_of_newest_closed(each).map_err(|error| self.blocked("go on with", &error))
+        retired::each_of_newest(&self.path, each)
+            .map_err(|error| self.blocked("go on with", &error))
     }
 
     fn put_away(&mut self, count: u64) -> Result<String, Blocked> {

