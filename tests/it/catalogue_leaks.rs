@@ -330,3 +330,31 @@ fn what_ends_in_an_error_hands_out_nothing() {
     let login = Login::mint(&root, "db/creds/app");
     root.put("sys/leases/revoke", json!({"lease_id": login.lease, "sync": true})).expect(204);
 }
+
+/// Where a token comes to stand by a slip of the hand.
+#[test]
+fn a_token_in_any_path_or_name_is_written_nowhere() {
+    let server = Server::open();
+    let client = server.limited("few", "path \"secret/*\" { capabilities = [\"read\"] }");
+    let token = client.token();
+    let root = server.root();
+    for client in [&root, &client, &server.client()] {
+        for (verb, path) in [
+            ("GET", format!("secret/data/{token}")),
+            ("GET", format!("secret/data/a-{token}/b")),
+            ("PUT", format!("sys/leases/renew/{token}")),
+            ("POST", format!("auth/token/create/{token}")),
+            ("POST", format!("auth/token/lookup/{token}")),
+            ("GET", format!("{token}/x")),
+            ("GET", format!("db/creds/{token}")),
+            ("GET", format!("secret/data/a?{token}=1")),
+        ] {
+            let answer = client.send(verb, &path, &[], None);
+            assert!(!answer.errors().contains(token), "{verb} {path}: {}", answer.text);
+        }
+        client.send("POST", "secret/data/a", &[], Some(&json!({token: {"a": 1}}).to_string()));
+    }
+    assert!(server.audit_text().contains("secret/data/a-<token>/b"));
+    assert!(!server.audit_text().contains(token));
+    assert!(!server.log().contains(token));
+}

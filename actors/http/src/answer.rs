@@ -6,6 +6,7 @@ use mssm_domain::{LeaseId, RequestId, SecretText};
 use crate::handed::Handed;
 use crate::json::Object;
 use crate::limits::Reservation;
+use crate::masked::masked;
 
 /// How an answer's data lie in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,8 @@ impl Answer {
 
     /// A refusal.
     pub(crate) fn errors(status: StatusCode, errors: Vec<String>, close: bool) -> Self {
+        // Some repeat a name that was sent; the audit log has them in clear.
+        let errors = errors.iter().map(|error| masked(error).into_owned()).collect();
         Self { errors, close, ..Self::new(status, Shape::Errors) }
     }
 

@@ -13,6 +13,7 @@ use mssm_domain::{CanonicalPath, RequestId, SecretText};
 use crate::body::{Body, truth};
 use crate::error::Refusal;
 use crate::form::decode;
+use crate::masked::{MASK, masked};
 
 /// What a request wants to do, whatever word it used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,16 +212,19 @@ impl Call {
         })
     }
 
-    /// The path as it may be written down: old clients put tokens into it.
+    /// The path as it may be written down: old clients put tokens into it, others by mistake.
     pub(crate) fn shown_path(&self) -> String {
         let path = self.path.as_str();
         for verb in ["lookup", "renew", "revoke", "revoke-orphan"] {
             let below = path.strip_prefix("auth/token/").and_then(|rest| rest.strip_prefix(verb));
             if below.is_some_and(|rest| rest.len() > 1 && rest.starts_with('/')) {
-                return format!("auth/token/{verb}/<token>");
+                return format!("auth/token/{verb}/{MASK}");
             }
         }
-        path.to_owned()
+        // EXPOSE: compared, so that one that was chosen and has no shape is hidden too.
+        let own = self.token.as_ref().map(SecretText::expose);
+        let segments = path.split('/').map(|one| if Some(one) == own { MASK } else { one });
+        masked(&segments.collect::<Vec<_>>().join("/")).into_owned()
     }
 
     /// The path without a trailing slash, which in most places says nothing.
@@ -335,8 +339,11 @@ mod tests {
             ("auth/token/revoke-self", "auth/token/revoke-self"),
             ("auth/token/renew", "auth/token/renew"),
             ("secret/data/a", "secret/data/a"),
+            ("secret/data/chosen/x/", "secret/data/<token>/x/"),
+            ("secret/data/s.c4naryVALUEc4naryVALUE00", "secret/data/<token>"),
         ] {
-            let request = TestRequest::default().to_http_request();
+            let sent = TestRequest::default().insert_header(("X-Vault-Token", "chosen"));
+            let request = sent.to_http_request();
             let call = Call::parse(&request, id, CanonicalPath::parse(path).unwrap()).unwrap();
             assert_eq!(call.shown_path(), shown);
         }

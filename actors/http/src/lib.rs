@@ -25,6 +25,7 @@ mod handed;
 mod json;
 mod limits;
 mod listening;
+mod masked;
 mod metrics;
 mod path;
 mod pipeline;

@@ -123,7 +123,7 @@ async fn admit(worker: &Rc<Worker>, call: &Call) -> Result<Admitted, (Refusal, K
 }
 
 fn no_route(call: &Call) -> Refusal {
-    let text = format!("no handler for route \"{}\". route entry not found.", call.path);
+    let text = format!("no handler for route \"{}\". route entry not found.", call.shown_path());
     Refusal { errors: vec![text], ..Refusal::not_found() }
 }
 

@@ -5,6 +5,7 @@ use mssm_messages::audit::Redacted;
 
 use crate::body::{Body, scalar};
 use crate::call::Query;
+use crate::masked::masked;
 
 /// What the data of one line may take in the log, in bytes; more of it is written as one hash.
 const ROOM: usize = 256 << 10;
@@ -153,15 +154,17 @@ impl Redactor {
     /// The members of a map, each name once, and hashed if that is the rule.
     fn map(&mut self, members: Vec<(String, Redacted)>, hashes_names: bool) -> Option<Redacted> {
         self.take_room(BRACKETS)?;
-        let members = gathered(members);
         if !hashes_names {
+            let shown =
+                members.into_iter().map(|(name, value)| (masked(&name).into_owned(), value));
+            let members = gathered(shown.collect());
             for (name, _) in &members {
                 self.take_room(written(name))?;
             }
             return Some(Redacted::Map(members));
         }
         let mut hashed = Vec::with_capacity(members.len());
-        for (name, value) in members {
+        for (name, value) in gathered(members) {
             self.take_room(HASH)?;
             hashed.push((self.place(&name), value));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use mssm_crypto::keyring::Keyring;
 use mssm_domain::{Clock, Random, SecretBytes, StoredKey, StoredRecord};
-use mssm_locked::LockedBytes;
+use mssm_locked::{LockedBytes, wipe_stack};
 use mssm_messages::guarded;
 use mssm_messages::keys::{Fingerprint, HideNames, KeyError, KeysPort, Open, Seal, ShowNames};
 use mssm_messages::seal::Used;
@@ -214,6 +214,10 @@ impl Handler<DropKeys> for KeyReplica {
         self.check_epoch(msg.epoch)?;
         let used = self.take_unreported();
         self.keys = None;
+        // What was opened, sealed and parsed on this thread went through buffers on its stack: those
+        // below this frame are wiped before the answer, those of less depth by a task of its own.
+        wipe_stack();
+        actix_rt::spawn(async { wipe_stack() });
         Ok(used)
     }
 }

@@ -7,8 +7,10 @@
 
 mod bytes;
 mod process;
+mod stack;
 mod wiping;
 
 pub use bytes::{LockedBytes, NoMemory};
 pub use process::{HardenError, harden_process};
+pub use stack::wipe_stack;
 pub use wiping::Wiping;
