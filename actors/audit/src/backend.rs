@@ -63,9 +63,9 @@ pub trait AuditBackend: Send + 'static {
     /// `open` begins anew after that.
     fn inspect(&mut self) -> Result<(), Blocked>;
 
-    /// True if the open file has no name any more.
-    fn is_removed(&self) -> bool {
-        false
+    /// True if what was written to the open file is all there, under whatever name.
+    fn is_whole(&self) -> bool {
+        true
     }
 
     /// Lets go of the file, so that whoever mends it is not held up.

@@ -42,11 +42,14 @@ pub(crate) struct Pen {
     current: Option<Current>,
     /// How many records there were when the log was taken up.
     pub(crate) taken_up: Option<u64>,
-    /// The first record of the file that was not in its place any more when it was written to.
-    left: Option<u64>,
+    /// The first record of the file that was not in its place any more when it was written to, and
+    /// whether that was whole, in another place.
+    left: Option<(u64, bool)>,
     /// Records whose file is gone, until that is written down; and from where on some are, until that is compared.
     lost: Option<(u64, u64)>,
     lost_from: Option<u64>,
+    /// True if all that was lost since was only moved: whoever does that tells us, perhaps a moment later.
+    moved: bool,
     /// What is before this was in a file that was set aside, as that was found when the log was taken up.
     aside: u64,
     /// Records of an earlier run that no checkpoint covered when the log was taken up.
@@ -61,7 +64,7 @@ impl Pen {
     ) -> Self {
         let log = Log::default();
         let (current, taken_up, adopted) = (None, None, None);
-        let (left, lost, lost_from, aside) = (None, None, None, 0);
+        let (left, lost, lost_from, moved, aside) = (None, None, None, true, 0);
         Self {
             clock,
             backend,
@@ -72,6 +75,7 @@ impl Pen {
             left,
             lost,
             lost_from,
+            moved,
             aside,
             adopted,
         }
@@ -83,11 +87,14 @@ impl Pen {
 
     /// The next batch opens the log anew if its file is not the one that is open any more.
     pub(crate) fn reopen(&mut self) {
+        if self.moved {
+            self.lost_from = None;
+        }
+        self.left = self.left.filter(|(_, whole)| !whole);
         if let Some(current) = self.current
             && self.backend.inspect().is_err()
         {
-            // Whoever tells us has moved it, not removed it.
-            self.left = Some(current.first).filter(|_| self.backend.is_removed());
+            self.left = Some((current.first, false)).filter(|_| !self.backend.is_whole());
             self.current = None;
         }
     }
@@ -101,18 +108,21 @@ impl Pen {
     /// What was lost since the log was compared with what the store knows, if anything.
     pub(crate) fn missing(&self) -> Option<String> {
         let first = self.lost_from?;
-        Some(format!("records from {first} on: their file was removed or cut while it was open"))
+        Some(format!(
+            "records from {first} on: their file was moved, removed or cut while it was open"
+        ))
     }
 
     /// Records from this one on that no file holds.
     pub(crate) fn gap(&mut self, from: u64) -> Option<(u64, u64)> {
-        self.lost_from = None;
+        (self.lost_from, self.moved) = (None, true);
         self.backend.gap(from.max(self.aside))
     }
 
     /// The file that was left is not what is written on: its records are gone from here.
     fn lose(&mut self) {
-        let Some(first) = self.left.take() else { return };
+        let Some((first, whole)) = self.left.take() else { return };
+        self.moved &= whole;
         let last = self.log.position.count().saturating_sub(1);
         tracing::error!(first, last, "the audit file with these records is gone");
         self.lost = Some((self.lost.map_or(first, |(known, _)| known.min(first)), last));
@@ -128,7 +138,7 @@ impl Pen {
         };
         if let Err(blocked) = self.backend.inspect() {
             // This batch is refused; the next one opens anew, and goes on if that is safe.
-            self.left = self.left.or(Some(current.first));
+            self.left = self.left.or_else(|| Some((current.first, self.backend.is_whole())));
             self.current = None;
             self.backend.close();
             return Err(blocked);
@@ -139,7 +149,7 @@ impl Pen {
         }));
         opening.extend(self.lost.map(|(first, last)| {
             let what = format!(
-                "records {first} to {last}: their file was removed or cut while it was open"
+                "records {first} to {last}: their file was moved, removed or cut while it was open"
             );
             Entry::Event {
                 time: now,

@@ -298,9 +298,9 @@ impl AuditBackend for FileBackend {
         Err(Blocked(format!("{path} {reason}")))
     }
 
-    fn is_removed(&self) -> bool {
-        let metadata = self.open.as_ref().and_then(|open| open.file.metadata().ok());
-        metadata.is_some_and(|metadata| metadata.nlink() == 0)
+    fn is_whole(&self) -> bool {
+        let Some(open) = &self.open else { return true };
+        open.file.metadata().is_ok_and(|there| there.nlink() > 0 && there.len() >= open.length)
     }
 
     fn close(&mut self) {

@@ -143,3 +143,24 @@ async fn a_file_that_was_removed_is_named_though_the_server_is_told_that_it_was_
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.contains("\"missing\":\"records 0 to"), "{text}");
 }
+
+/// `logrotate` moves first and tells then: a request may come in between.
+#[actix_rt::test]
+async fn a_file_that_was_moved_a_moment_before_the_server_was_told_is_not_missed_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("audit.log");
+    let run = Run::start(&log, &MemoryStore::new(), WhenMissing::Refuse);
+    run.unseal().await.unwrap();
+    for told in [true, false] {
+        run.write(1).await;
+        std::fs::rename(&log, folder.path().join(format!("away-{told}"))).unwrap();
+        let refused = run.ports.append.ask(Append(Vec::new()), DEADLINE).await.unwrap();
+        assert!(refused.is_err());
+        run.write(1).await;
+        if told {
+            run.ports.reopen.ask(Reopen, DEADLINE).await.unwrap().unwrap();
+        }
+        let status = run.ports.status.ask(ReadStatus, DEADLINE).await.unwrap().unwrap();
+        assert_eq!(status.missing.as_ref().is_some_and(|what| what.contains("moved")), !told);
+    }
+}
