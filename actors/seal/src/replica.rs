@@ -71,8 +71,16 @@ impl KeyReplica {
     }
 
     fn start_over(&mut self, ctx: &Context<Self>) {
-        self.keys = None;
+        self.forget();
         register(&self.keeper, ctx.address());
+    }
+
+    /// Wipes the keys, and what was opened, sealed and parsed on this thread: that went through buffers
+    /// on its stack. Those below this frame are wiped now, those of less depth by a task of its own.
+    fn forget(&mut self) {
+        self.keys = None;
+        wipe_stack();
+        actix_rt::spawn(async { wipe_stack() });
     }
 
     fn count(&mut self, seals: u64) {
@@ -213,11 +221,7 @@ impl Handler<DropKeys> for KeyReplica {
     fn handle(&mut self, msg: DropKeys, _ctx: &mut Self::Context) -> Self::Result {
         self.check_epoch(msg.epoch)?;
         let used = self.take_unreported();
-        self.keys = None;
-        // What was opened, sealed and parsed on this thread went through buffers on its stack: those
-        // below this frame are wiped before the answer, those of less depth by a task of its own.
-        wipe_stack();
-        actix_rt::spawn(async { wipe_stack() });
+        self.forget();
         Ok(used)
     }
 }
