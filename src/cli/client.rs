@@ -126,7 +126,7 @@ fn parsed(bytes: &[u8], status: u16) -> Result<Value, Failure> {
         // The parser's reason is left out: it may quote the answer.
         Err(_) => Err(Failure::advised(
             format!("the answer ({status}) is not JSON"),
-            "check that MSSM_ADDR is the address of a secrets server",
+            "check that MSSM_ADDR is the address of a secrets server; what is no JSON, like sys/metrics, read with curl",
         )),
     }
 }

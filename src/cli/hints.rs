@@ -13,7 +13,7 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
         }
         400 | 503 if said("not initialized") => Some(INITIALISE.to_owned()),
         400 if said("already initialized") => {
-            Some("its shares were shown when that was done: go on with `mssm operator unseal`".to_owned())
+            Some("its shares were shown when that was done: go on with `mssm operator unseal` (a static key opens it by itself)".to_owned())
         }
         400 if path == "sys/leases/lookup" => Some(
             "no such lease, or it is gone already (`mssm lease revoke -prefix` ends all leases below a path)"
@@ -48,6 +48,9 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
         413 => Some("the request is larger than the server accepts".to_owned()),
         429 => Some("the server is busy or a quota is used up: wait a little and try again".to_owned()),
         501 => Some(INITIALISE.to_owned()),
+        503 if said("audit log cannot be written") => Some(
+            "`mssm read -field=audit_blocked_reason sys/health` says why, and so does the server's log; mend that, and the next request is answered".to_owned(),
+        ),
         503 if said("sealed") => Some(for_seal(refusal.seal).unwrap_or(LOOK).to_owned()),
         _ => None,
     }
@@ -120,6 +123,12 @@ mod tests {
     fn every_common_refusal_says_what_to_do_next() {
         let cases = [
             (503, "Vault is sealed", true, "run `mssm status`"),
+            (
+                503,
+                "the audit log cannot be written, so the request was refused",
+                true,
+                "sys/health",
+            ),
             (403, "\"x\" is not an allowed role", true, "allowed_roles=..."),
             (503, "server is not initialized", true, "mssm operator init"),
             (403, "permission denied", true, "mssm token capabilities kv/app"),

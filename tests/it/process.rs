@@ -208,6 +208,8 @@ fn the_unit_for_systemd_is_sound_and_shuts_it_in() {
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("mssm.service")).collect();
     assert!(ours.is_empty(), "{ours:#?}");
+    // The disk failed: somebody has to look at it first.
+    assert!(unit.lines().any(|line| line == "RestartPreventExitStatus=70"));
     // The calls by which the server itself gives things up.
     for call in ["capset", "landlock_restrict_self", "seccomp"] {
         let mut allowed = unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter="));

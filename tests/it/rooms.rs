@@ -172,6 +172,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "actix",
             "actix-rt",
             "base64",
+            "flate2",
             "hex",
             "mssm-crypto",
             "mssm-domain",

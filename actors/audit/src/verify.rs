@@ -279,7 +279,7 @@ impl State {
     fn short_of(head: Head, count: u64, place: Option<Place>) -> Finding {
         let last = head.count.saturating_sub(1);
         let (damage, seq, what) = if count < head.count {
-            let what = format!("to {last} are missing: the log's end was cut off");
+            let what = format!("and those up to {last} are missing: the log's end was cut off");
             (Damage::Cut, count, what)
         } else {
             (Damage::OtherLog, last, "is not the one whose hash was given".to_owned())

@@ -57,9 +57,10 @@ impl Core {
         if self.is_unsealed() || self.source.kind() != SealKind::Static {
             return self.status();
         }
+        // Before it is needed: whoever starts a new server hears at once that its key is of no use.
+        let root = self.static_key()?;
         let Some(config) = self.vault.load_config()? else { return self.status() };
         self.check_kind(&config)?;
-        let root = self.static_key()?;
         // EXPOSE: only its hash is compared.
         if !is_committed(root.expose(), &config.commitment) {
             return Err(SealError::StaticKey(

@@ -155,6 +155,10 @@ async fn a_static_key_opens_by_itself_and_after_sealing_when_asked() {
     let unread = Server::start(&store.copy(), unread).await;
     let refused = unread.keeper.send(AutoUnseal).await.unwrap();
     assert_eq!(refused, Err(SealError::StaticKey("no such file".to_owned())));
+    let unread = RootKeySource::Static(Err("no such file".to_owned()));
+    let new = Server::start(&MemoryStore::new(), unread).await;
+    let refused = new.keeper.send(AutoUnseal).await.unwrap();
+    assert_eq!(refused, Err(SealError::StaticKey("no such file".to_owned())));
     let shamir = Server::shamir(&store.copy()).await;
     let refused = shamir.keeper.send(Unseal(SecretText::new("00".to_owned()))).await.unwrap();
     assert!(matches!(refused, Err(SealError::Store(text)) if text.contains("static")));

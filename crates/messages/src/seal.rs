@@ -253,11 +253,12 @@ impl Fault for SealError {
             Self::Configuration(_) | Self::Share(_) | Self::Store(_) => vec![self.to_string()],
             // The reason may name a file of this machine, and who asks may be anybody.
             Self::StaticKey(_) => {
-                vec!["the static key cannot be used, see the server's log".to_owned()]
+                vec!["the static key could not be used when the server started: its log says why; mend that and start it again".to_owned()]
             }
-            Self::Stage(_) | Self::Internal => {
-                vec!["internal error, see the server's log".to_owned()]
+            Self::Stage(_) => {
+                vec!["it cannot be opened or closed, the server's log says why".to_owned()]
             }
+            Self::Internal => vec!["internal error, see the server's log".to_owned()],
         }
     }
 }

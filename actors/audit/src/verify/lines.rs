@@ -2,22 +2,29 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::backend::read_line;
 use crate::prefix::Prefix;
 
-/// What a compressed file begins with (RFC 8878).
+/// What a compressed file begins with (RFC 8878); ours are these.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// And one that `logrotate` compressed (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// What is read at a time.
 const BUFFER: usize = 1 << 20;
 
 /// Opens a file of a log; a compressed one is known by its first bytes.
 pub(crate) fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
     let mut reader = BufReader::with_capacity(BUFFER, File::open(file)?);
-    if reader.fill_buf()?.starts_with(&ZSTD) {
+    let head = reader.fill_buf()?;
+    if head.starts_with(&ZSTD) {
         let plain = zstd::stream::read::Decoder::with_buffer(reader)?;
+        return Ok(Box::new(BufReader::with_capacity(BUFFER, plain)));
+    }
+    if head.starts_with(&GZIP) {
+        let plain = flate2::bufread::MultiGzDecoder::new(reader);
         return Ok(Box::new(BufReader::with_capacity(BUFFER, plain)));
     }
     Ok(Box::new(reader))
@@ -25,19 +32,39 @@ pub(crate) fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
 
 /// Puts the files of a log in order: by the number of their first record.
 ///
-/// As they were given where a file does not begin with a record.
+/// A file's first lines may have been spoiled; one that holds no record at all is none of a log.
 pub(crate) fn in_order(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut numbered = Vec::new();
     for file in files {
-        let mut line = Vec::new();
-        let mut reader = open(file)?.take(crate::backend::LINE_BYTES_MAX as u64);
-        reader.read_until(b'\n', &mut line)?;
-        let line = line.strip_suffix(b"\n").unwrap_or(&line);
-        let Some(prefix) = Prefix::parse(line) else { return Ok(files.to_vec()) };
-        numbered.push((prefix.seq, file.clone()));
+        let found = first_record(file)?;
+        numbered.push((found, file.clone()));
     }
     numbered.sort_by_key(|(seq, _)| *seq);
     Ok(numbered.into_iter().map(|(_, file)| file).collect())
+}
+
+/// The number of a file's first record, as its first line that is one tells; 0 if it is empty.
+fn first_record(file: &Path) -> io::Result<u64> {
+    let (mut reader, mut line) = (open(file)?, Vec::new());
+    let mut before = 0;
+    let named = |text: String| io::Error::other(format!("{}{text}", file.display()));
+    while read_line(&mut reader, &mut line)
+        .map_err(|error| named(format!(", line {}: {error}", before + 1)))?
+        > 0
+    {
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        if let Some(prefix) = Prefix::parse(line) {
+            return Ok(prefix.seq.saturating_sub(before));
+        }
+        before += 1;
+    }
+    if before == 0 {
+        return Ok(0);
+    }
+    Err(named(
+        ": holds no record of an audit log (of compressed files, gzip and zstd are read)"
+            .to_owned(),
+    ))
 }
 
 /// Where a line stands.

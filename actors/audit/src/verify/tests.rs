@@ -1,5 +1,7 @@
 //! Everything that can be done to a log, and what is said of it.
 
+use std::io::Write;
+
 use mssm_crypto::chain::CheckpointKey;
 use proptest::prelude::*;
 
@@ -133,6 +135,35 @@ async fn files_are_verified_as_one_in_whatever_order_and_compressed() {
     let finding =
         verify_files(&[path("a")], &verifier(), None, &mut |_| ()).unwrap().finding.unwrap();
     assert_eq!((finding.damage, finding.place.file), (Damage::Removed, path("a")));
+}
+
+#[actix_rt::test]
+async fn files_that_others_rotated_and_spoiled_are_put_in_order_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let text = sample().await;
+    let cut = |nth: usize| text.match_indices('\n').nth(nth).unwrap().0 + 1;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&text.as_bytes()[..cut(4)]).unwrap();
+    std::fs::write(path("log.2.gz"), packed.finish().unwrap()).unwrap();
+    std::fs::write(path("log.1"), &text.as_bytes()[cut(4)..cut(8)]).unwrap();
+    std::fs::write(path("log"), &text.as_bytes()[cut(8)..]).unwrap();
+    std::fs::write(path("log.0"), "").unwrap();
+    // As a shell names them, which is not how they follow.
+    let files = ["log", "log.0", "log.1", "log.2.gz"].map(path);
+    let verify = || verify_files(&files, &verifier(), None, &mut |_| ());
+    let whole = verify().unwrap();
+    assert_eq!((whole.finding, whole.lines), (None, text.lines().count() as u64));
+    // The first line of a file no longer says which one it is.
+    let spoiled = text[cut(4)..cut(8)].replacen("seq", "sep", 1);
+    std::fs::write(path("log.1"), spoiled).unwrap();
+    let finding = verify().unwrap().finding.unwrap();
+    let place = (finding.place.file, finding.place.line);
+    assert_eq!((finding.damage, finding.seq, place), (Damage::Changed, 5, (path("log.1"), 1)));
+    // A file of something else.
+    std::fs::write(path("log.1"), b"\xfd7zXZ\0 as xz begins\n").unwrap();
+    let refused = verify().unwrap_err().to_string();
+    assert!(refused.contains("log.1: holds no record"), "{refused}");
 }
 
 #[actix_rt::test]

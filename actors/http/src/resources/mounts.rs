@@ -36,7 +36,9 @@ pub(crate) async fn answer(visit: &Visit, path: &str, auth: bool) -> Result<Answ
             let missing = || Refusal::invalid(format!("No {what} at {path}/"));
             Ok(Answer::double(entry(at(&visit.table, &prefix).ok_or_else(missing)?)))
         }
-        Verb::Write if auth => Err(Refusal::invalid("plugin not found in the catalog")),
+        Verb::Write if auth => Err(Refusal::invalid(
+            "plugin not found in the catalog: tokens are the one way to log in",
+        )),
         Verb::Write => enable(visit, prefix).await,
         Verb::Delete => {
             commit(&visit.worker.door.mounts.disable, Disable { prefix }).await?;
