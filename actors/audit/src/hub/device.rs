@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,9 @@ const BACKLOG_BYTES: usize = if cfg!(test) { 256 << 10 } else { 32 << 20 };
 const GROUP: usize = 512;
 /// How long a device that refused is left alone if nothing new comes.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// So long after it was given something a device is said to take nothing, though nobody waits for it.
+const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// What the requests of one moment are written down with, and what became of it.
 pub(super) struct Round {
@@ -121,6 +125,8 @@ pub(super) struct Device {
     missed_untold: Cell<u64>,
     /// True once it was waited for in vain, until it has caught up: nobody waits for it meanwhile.
     behind: Cell<bool>,
+    /// True while it does not answer, whether anybody waits for it or not.
+    silent: Cell<bool>,
     refuses: RefCell<Option<String>>,
     gone: Cell<bool>,
     woken: Notify,
@@ -146,6 +152,7 @@ impl Device {
             missed: Cell::new(0),
             missed_untold: Cell::new(0),
             behind: Cell::new(false),
+            silent: Cell::new(false),
             refuses: RefCell::default(),
             gone: Cell::new(false),
             woken: Notify::new(),
@@ -184,9 +191,13 @@ impl Device {
 
     /// It was waited for in vain: nobody waits for it until it has caught up.
     pub(super) fn fall_behind(&self) {
-        if self.in_hand.get() > 0 && !self.behind.replace(true) {
-            tracing::error!(device = %self.path, place = self.place, "an audit device does not answer");
+        if self.in_hand.get() > 0 && !self.behind.replace(true) && !self.silent.get() {
+            self.tell_silence();
         }
+    }
+
+    fn tell_silence(&self) {
+        tracing::error!(device = %self.path, place = self.place, "an audit device does not answer");
     }
 
     /// True if nobody waits for it.
@@ -196,7 +207,10 @@ impl Device {
 
     /// Why it takes nothing, if so, for the operator's eyes.
     pub(super) fn problem(&self) -> Option<String> {
-        let silent = || self.behind.get().then(|| format!("{} does not answer", self.place));
+        let silent = || {
+            (self.behind.get() || self.silent.get())
+                .then(|| format!("{} does not answer", self.place))
+        };
         self.refuses.borrow().clone().or_else(silent)
     }
 
@@ -232,12 +246,7 @@ impl Device {
                 continue;
             }
             let untold = self.missed_untold.get();
-            let written = self.log.write.commit(Write(batch)).await;
-            let written = match written {
-                Ok(Err(AuditError::Blocked(reason))) => Err(reason),
-                Ok(Err(AuditError::Busy)) | Err(_) => Err(format!("{} has ended", self.place)),
-                Ok(Ok(())) => Ok(()),
-            };
+            let written = self.write(batch).await;
             let refused = written.is_err();
             self.settle(written, untold);
             if refused {
@@ -246,6 +255,28 @@ impl Device {
         }
         // Whoever waits for it waits no more.
         self.waiting.borrow().iter().for_each(|turn| turn.said(&self, false));
+    }
+
+    /// Writes, and says so if that takes long: while a file takes records nobody else would notice.
+    async fn write(&self, batch: Vec<Arc<Vec<Entry>>>) -> Result<(), String> {
+        let mut writing = pin!(self.log.write.commit(Write(batch)));
+        let soon = tokio::time::timeout(SILENCE, writing.as_mut()).await;
+        let written = if let Ok(written) = soon {
+            written
+        } else {
+            if !self.behind.get() {
+                self.tell_silence();
+            }
+            self.silent.set(true);
+            let written = writing.await;
+            self.silent.set(false);
+            written
+        };
+        match written {
+            Ok(Err(AuditError::Blocked(reason))) => Err(reason),
+            Ok(Err(AuditError::Busy)) | Err(_) => Err(format!("{} has ended", self.place)),
+            Ok(Ok(())) => Ok(()),
+        }
     }
 
     /// What is to be written next. What was refused to those who asked is nobody's any more.

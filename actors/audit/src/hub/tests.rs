@@ -194,6 +194,8 @@ async fn a_device_that_hangs_holds_nothing_up_while_the_file_takes_records() {
     let status = rig.status().await;
     assert!(status.devices[1].missed > 0, "{status:?}");
     assert_eq!(rig.file.numbers().len(), 1000);
+    rig.until("seen to hang", |status| status.devices[1].blocked.is_some()).await;
+    assert_eq!(rig.status().await.blocked, None);
     rig.other.shut(false);
     rig.until("caught up", is_caught_up).await;
     assert!(rig.other.whole());
