@@ -11,8 +11,8 @@ use redb::DatabaseError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::StorageBackend;
-use crate::backend::embedded::EmbeddedStorage;
-use crate::backend::file::{FileStorage, name_of};
+use crate::backend::embedded::{EmbeddedStorage, FILE};
+use crate::backend::file::{FileStorage, RECORDS, name_of};
 use crate::backend::memory::MemoryStorage;
 use crate::folder::{Unfit, prepare};
 use crate::index::consistent;
@@ -53,6 +53,9 @@ pub enum OpenError {
     /// Another process has the store open.
     #[error("the store in {} is in use by another server", .0.display())]
     InUse(PathBuf),
+    /// There is nothing to examine.
+    #[error("there is no store in {}", .0.display())]
+    Absent(PathBuf),
     /// The store is there and cannot be made sense of.
     #[error("the store {} is damaged: {cause}", .path.display())]
     Damaged {
@@ -122,8 +125,16 @@ pub fn open(
         .map_err(|error| OpenError::Io { folder: config.folder.clone(), cause: error.to_string() })
 }
 
-/// Verifies a store that no server has open, more deeply than a running one could.
+/// Verifies a store that no server has open, more deeply than a running one could. Makes none.
 pub fn check_offline(config: &StorageConfig) -> Result<Result<Report, StorageError>, OpenError> {
+    let part = match config.kind {
+        StorageKind::Embedded => FILE,
+        StorageKind::File => RECORDS,
+        StorageKind::Memory => "",
+    };
+    if !config.folder.join(part).exists() {
+        return Err(OpenError::Absent(config.folder.clone()));
+    }
     let (store, report): (Arc<dyn StorageBackend>, _) = match config.kind {
         StorageKind::Embedded => {
             let store = open_embedded(&config.folder)?;

@@ -29,7 +29,7 @@ mod watch;
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 
 /// The file's name in the data folder.
-const FILE: &str = "store.redb";
+pub(crate) const FILE: &str = "store.redb";
 
 /// Bytes of pages kept in memory. The system's own cache holds the rest: an idle server is to
 /// stay below 20 MiB, and a page from that cache costs a copy, no disk.

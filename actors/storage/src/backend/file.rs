@@ -28,6 +28,9 @@ mod load;
 
 pub(crate) use entry::name_of;
 
+/// The folder of the records.
+pub(crate) const RECORDS: &str = "records";
+
 /// What is known without looking into files.
 #[derive(Debug, Default)]
 struct Index {
@@ -68,7 +71,7 @@ impl FileStorage {
     pub(crate) fn open(folder: &Path) -> io::Result<Option<Self>> {
         let places = Places {
             folder: folder.to_owned(),
-            records: folder.join("records"),
+            records: folder.join(RECORDS),
             staged: folder.join("staged"),
             damaged: folder.join("damaged"),
             journal: folder.join("journal"),

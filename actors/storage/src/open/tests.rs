@@ -31,6 +31,8 @@ async fn what_is_written_through_the_port_is_read_back_after_a_restart() {
     let (key, record, batch) = put();
     for kind in KINDS {
         let config = config(kind, &parent.path().join(format!("{kind:?}")));
+        assert!(matches!(check_offline(&config), Err(OpenError::Absent(_))));
+        assert!(!config.folder.exists(), "an examination makes no store");
         let (port, handle) = open(&config, |_| {}, |_| {}).unwrap();
         assert_eq!(port.writer.commit(batch.clone()).await, Ok(Ok(())));
         assert_eq!(port.reader.read(&key), Ok(Some(record.clone())));
