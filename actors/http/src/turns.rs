@@ -1,7 +1,7 @@
 //! How many requests are worked on at once, who waits for its turn, and who is refused.
 //!
-//! A crowd that has just come may wait, whatever its size. Of one that lasts only half as many wait as
-//! are worked on, and the others are refused slowly: those who are let in are served as fast as ever.
+//! A crowd that has just come may wait, whatever its size. Of one that lasts only a quarter as many wait
+//! as are worked on, and the others are refused slowly: who is let in is served as fast as ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -109,7 +109,7 @@ impl Turns {
         let sheds = matches!(class, Class::Change | Class::Read)
             && places.full_for(self.start.elapsed()) >= LASTING;
         let waiting = Waiting::new(&places.waiting);
-        if !sheds || waiting.among <= places.total.div_ceil(2) {
+        if !sheds || waiting.among <= places.total.div_ceil(4) {
             let turn = Arc::clone(&places.free).acquire_owned();
             if let Ok(Ok(turn)) = timeout(wait, turn).await {
                 return Ok(turn);
