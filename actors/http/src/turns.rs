@@ -1,7 +1,8 @@
 //! How many requests are worked on at once, who waits for its turn, and who is refused.
 //!
-//! A crowd that has just come may wait, whatever its size. Of one that lasts only a quarter as many wait
-//! as are worked on, and the others are refused slowly: who is let in is served as fast as ever.
+//! A crowd that has just come may wait, whatever its size. Of one that lasts only half as many wait as
+//! are worked on, and the others are refused slowly. While some are, each takes two places and half as
+//! many wait: who is let in is served fast, and as many are served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -75,6 +76,8 @@ struct Places {
     /// When somebody first and last found none free, in milliseconds since the start.
     full_since: AtomicU64,
     full_at: AtomicU64,
+    /// Until when there is less room, since one of a crowd was refused.
+    narrow_until: AtomicU64,
 }
 
 impl Turns {
@@ -89,7 +92,7 @@ impl Turns {
         }
     }
 
-    /// How many requests are being worked on.
+    /// How many places are taken.
     pub(crate) fn taken(&self) -> usize {
         let all = [&self.vital, &self.mints, &self.changes, &self.reads];
         all.map(|places| places.total.saturating_sub(places.free.available_permits())).iter().sum()
@@ -106,14 +109,18 @@ impl Turns {
         if let Ok(turn) = Arc::clone(&places.free).try_acquire_owned() {
             return Ok(turn);
         }
-        let sheds = matches!(class, Class::Change | Class::Read)
-            && places.full_for(self.start.elapsed()) >= LASTING;
+        let now = self.start.elapsed();
+        let sheds = matches!(class, Class::Change | Class::Read) && places.full_for(now) >= LASTING;
+        let (each, queue) = places.room(now);
         let waiting = Waiting::new(&places.waiting);
-        if !sheds || waiting.among <= places.total.div_ceil(4) {
-            let turn = Arc::clone(&places.free).acquire_owned();
+        if !sheds || waiting.among <= queue {
+            let turn = Arc::clone(&places.free).acquire_many_owned(each);
             if let Ok(Ok(turn)) = timeout(wait, turn).await {
                 return Ok(turn);
             }
+        }
+        if sheds {
+            places.narrow(now);
         }
         Err(Crowded(if sheds { HOLDUP } else { Duration::ZERO }))
     }
@@ -129,12 +136,25 @@ impl Places {
             waiting: AtomicUsize::new(0),
             full_since: AtomicU64::new(0),
             full_at: AtomicU64::new(0),
+            narrow_until: AtomicU64::new(0),
         }
+    }
+
+    /// How many places each takes, and how many may wait in a crowd that lasts.
+    fn room(&self, now: Duration) -> (u32, usize) {
+        if self.total > 1 && millis(now) < self.narrow_until.load(Ordering::Relaxed) {
+            (2, self.total.div_ceil(4))
+        } else {
+            (1, self.total.div_ceil(2))
+        }
+    }
+
+    fn narrow(&self, now: Duration) {
+        self.narrow_until.store(millis(now.saturating_add(FORGOTTEN)), Ordering::Relaxed);
     }
 
     /// Notes that there is no place, and says for how long it has been so, but for moments.
     fn full_for(&self, now: Duration) -> Duration {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let now = millis(now);
         let before = self.full_at.swap(now, Ordering::Relaxed);
         if now.saturating_sub(before) > millis(FORGOTTEN) {
@@ -142,6 +162,10 @@ impl Places {
         }
         Duration::from_millis(now.saturating_sub(self.full_since.load(Ordering::Relaxed)))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One who waits, also one that gives up.
@@ -199,6 +223,26 @@ mod tests {
         assert_eq!(crowd, (QUEUE + HOLDUP, HOLDUP), "there was room for a moment only");
         sleep(2 * FORGOTTEN).await;
         assert_eq!(tokio::join!(kept(&turns), kept(&turns)), (QUEUE, QUEUE), "it is another crowd");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_some_of_a_crowd_are_refused_each_takes_two_places_and_fewer_wait() {
+        let turns = Turns::new(4);
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            taken.push(turns.take(Class::Read).await.unwrap());
+        }
+        let refused = QUEUE + HOLDUP;
+        assert_eq!(kept(&turns).await, QUEUE);
+        let crowd = tokio::join!(kept(&turns), kept(&turns), kept(&turns));
+        assert_eq!(crowd, (refused, refused, HOLDUP), "half as many wait as there are places");
+        let crowd = tokio::join!(kept(&turns), kept(&turns));
+        assert_eq!(crowd, (refused, HOLDUP), "some were refused, so a quarter");
+        let (next, ()) = tokio::join!(turns.take(Class::Read), async { taken.truncate(2) });
+        assert_eq!(next.unwrap().num_permits(), 2);
+        drop(taken);
+        sleep(2 * FORGOTTEN).await;
+        assert_eq!(turns.take(Class::Read).await.unwrap().num_permits(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -151,7 +151,7 @@ fn front_door(page: &mut Page, worker: &Worker) {
     let failed = metrics.handshakes_failed();
     page.one("mssm_http_handshakes_failed_total", "counter", help, failed);
     let in_flight = u64::try_from(worker.gate.turns.taken()).unwrap_or(u64::MAX);
-    page.one("mssm_http_requests_in_flight", "gauge", "Requests worked on.", in_flight);
+    page.one("mssm_http_requests_in_flight", "gauge", "Places that are taken.", in_flight);
     let bytes = u64::try_from(worker.gate.bytes_in_flight()).unwrap_or(u64::MAX);
     page.one("mssm_http_body_bytes_in_flight", "gauge", "Bytes of request bodies.", bytes);
 }
