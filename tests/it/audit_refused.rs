@@ -120,6 +120,14 @@ fn who_is_refused_makes_the_log_grow_by_little_whatever_is_sent() {
     for client in [&denied, &made_up, &nobody] {
         assert!(grown(client, &query, None, 403) < 20 << 10);
     }
+    // A header in clear too: what is long stands there as its hash.
+    root.put("sys/config/auditing/request-headers/X-Shown", json!({"hmac": false})).expect(204);
+    let shown = "\"".repeat(30_000);
+    for client in [&denied, &made_up, &nobody] {
+        let before = server.audit_text().len();
+        client.send("GET", "secret/data/a", &[("X-Shown", &shown)], None).expect(403);
+        assert!(server.audit_text().len().saturating_sub(before) < 20 << 10);
+    }
     let shares = format!("{{\"key\":\"x\",\"more\":[{}1]}}", "1,".repeat(4_000));
     assert!(grown(&nobody, "sys/unseal", Some(&shares), 200) < 20 << 10, "it is open");
     // Who may write as much is written down with every value, or with all of them in one.

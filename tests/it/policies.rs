@@ -151,6 +151,11 @@ fn what_reaches_everybody_needs_sudo() {
         plain.send(verb, path, &[], None).refused(403, "permission denied");
         assert_ne!(sudo.send(verb, path, &[], None).status, 403, "{path}");
     }
+    // A login's name is no secret in its database, and the lease's id is enough to renew it.
+    let named = json!({"username": "v-app-x"});
+    plain.put("sys/leases/lookup", named.clone()).refused(403, "permission denied");
+    sudo.put("sys/leases/lookup", named).refused(400, "invalid lease");
+    plain.put("sys/leases/lookup", json!({"lease_id": "x"})).refused(400, "invalid lease");
     plain.put("sys/seal", json!({})).expect(403);
     sudo.put("sys/seal", json!({})).expect(204);
 }

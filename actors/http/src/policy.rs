@@ -98,7 +98,8 @@ fn needs_sudo(call: &Call) -> bool {
         _ if at("sys/audit") || at("sys/raw") || at("sys/config/auditing") => true,
         // Who is spared by it outlives its parent.
         _ if at("auth/token/revoke-orphan") || below("sys/auth") => true,
-        _ if at("sys/leases/lookup") => call.verb == Verb::List,
+        // Whose login it is: everybody in its database sees the name, and who knows the lease may renew it.
+        _ if at("sys/leases/lookup") => call.verb == Verb::List || names_a_login(call),
         _ => {
             at("sys/leases/revoke-prefix")
                 || at("sys/leases/revoke-force")
@@ -108,13 +109,20 @@ fn needs_sudo(call: &Call) -> bool {
     }
 }
 
+/// True for a lease that is asked for by its login's name.
+fn names_a_login(call: &Call) -> bool {
+    let named = |(name, raw): (&str, &str)| name == "username" && !matches!(raw, "null" | "\"\"");
+    call.body.members().any(named)
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::http::Method;
     use actix_web::test::TestRequest;
-    use mssm_domain::{CanonicalPath, RequestId};
+    use mssm_domain::{CanonicalPath, RequestId, SecretBytes};
 
     use super::*;
+    use crate::body::Body;
 
     fn sudo(method: &str, path: &str) -> bool {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -148,6 +156,25 @@ mod tests {
             ("GET", "secret/data/sys/seal", false),
         ] {
             assert_eq!(sudo(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_found_by_its_logins_name_with_sudo_alone() {
+        let id = RequestId::parse("00000000-0000-4000-8000-000000000000").unwrap();
+        let request = TestRequest::put().to_http_request();
+        for path in ["sys/leases/lookup", "sys/leases/lookup/"] {
+            for (body, expected) in [
+                (r#"{"username":"v-app"}"#, true),
+                (r#"{"lease_id":"db/creds/app/x","username":1}"#, true),
+                (r#"{"lease_id":"db/creds/app/x","username":""}"#, false),
+                (r#"{"lease_id":"db/creds/app/x","username":null}"#, false),
+            ] {
+                let path = CanonicalPath::parse(path).unwrap();
+                let mut call = Call::parse(&request, id, path).unwrap();
+                call.body = Body::parse(SecretBytes::new(body.as_bytes().to_vec()), None).unwrap();
+                assert_eq!(needs_sudo(&call), expected, "{body}");
+            }
         }
     }
 

@@ -78,6 +78,25 @@ impl Redactor {
         })
     }
 
+    /// The values of headers: in clear where that is the rule (`true`) and there is room, else hashed.
+    pub(crate) fn headers<'a>(
+        &mut self,
+        headers: impl Iterator<Item = (&'a String, Vec<String>, bool)>,
+    ) -> Redacted {
+        self.room = self.most;
+        let shown = headers.map(|(name, values, clear)| {
+            let values = values.into_iter().map(|value| {
+                match clear.then(|| self.take_room(written(&value))).flatten() {
+                    Some(()) => Redacted::Public(value),
+                    None => self.value(&value),
+                }
+            });
+            (name.clone(), Redacted::List(values.collect()))
+        });
+        let shown: Vec<_> = shown.collect();
+        if shown.is_empty() { Redacted::Null } else { Redacted::Map(shown) }
+    }
+
     /// What stood behind its question mark.
     pub(crate) fn query(&mut self, query: &Query, rules: Rules<'_>) -> Redacted {
         if query.iter().next().is_none() {

@@ -174,18 +174,11 @@ impl Trail {
 
 /// The headers that the rules name, with their values.
 fn headers(call: &Call, rules: &BTreeMap<String, bool>, redactor: &mut Redactor) -> Redacted {
-    let mut shown = Vec::new();
-    for (name, hashed) in rules {
-        let values = call.headers.all(name).map(|value| match hashed {
-            true => redactor.value(&value),
-            false => Redacted::Public(value),
-        });
-        let values: Vec<Redacted> = values.collect();
-        if !values.is_empty() {
-            shown.push((name.clone(), Redacted::List(values)));
-        }
-    }
-    if shown.is_empty() { Redacted::Null } else { Redacted::Map(shown) }
+    let sent = rules.iter().filter_map(|(name, hashed)| {
+        let values: Vec<String> = call.headers.all(name).collect();
+        (!values.is_empty()).then_some((name, values, !hashed))
+    });
+    redactor.headers(sent)
 }
 
 /// The hashes of values; `None` while there is no key.

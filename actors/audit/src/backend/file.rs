@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use mssm_domain::Timestamp;
 use mssm_messages::failpoint;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
 
 use super::retired::{self, Keep};
 use super::{AuditBackend, Blocked, Found, LINE_BYTES_MAX, read_line};
@@ -196,15 +197,19 @@ fn line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
     Ok((line.pop() == Some(b'\n')).then_some((start, line)))
 }
 
-/// Refuses a folder in which others may put another file in the log's place. Where only a file's
-/// owner may move it (`/tmp`) they cannot.
+/// Refuses a folder in which others may put another file in the log's place: who owns it, and who may write
+/// in it, unless only a file's owner may move it there (`/tmp`).
 fn refuse_shared(folder: &Path) -> io::Result<()> {
-    let mode = std::fs::metadata(folder)?.mode();
-    if mode & 0o022 == 0 || mode & 0o1000 != 0 {
+    let (found, shown) = (std::fs::metadata(folder)?, folder.display());
+    let (owner, mode) = (found.uid(), found.mode());
+    let text = if owner != 0 && owner != geteuid().as_raw() {
+        format!("its folder belongs to another user (number {owner}); run chown on {shown}")
+    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        let mode = mode & 0o777;
+        format!("others may write in its folder (mode {mode:03o}); run chmod go-w {shown}")
+    } else {
         return Ok(());
-    }
-    let (shown, mode) = (folder.display(), mode & 0o777);
-    let text = format!("others may write in its folder (mode {mode:03o}); run chmod go-w {shown}");
+    };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 

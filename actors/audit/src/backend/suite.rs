@@ -136,6 +136,11 @@ fn a_folder_in_which_others_may_write_is_refused_unless_files_are_their_owners_t
         let said = opened.map_or_else(|blocked| blocked.0, |_| String::new());
         assert_eq!((said.is_empty(), said.contains("chmod go-w")), (fit, !fit), "{mode:o}: {said}");
     }
+    // Its owner may, whatever the mode; only root can give it away to try that.
+    if std::os::unix::fs::chown(&folder, Some(65_534), None).is_ok() {
+        let refused = FileBackend::new(folder.join("audit.log")).open(u64::MAX, &mut |_| ());
+        assert!(refused.is_err_and(|blocked| blocked.0.contains("belongs to another user")));
+    }
     // What it makes itself is private, whatever the umask.
     let own = parent.path().join("own/log");
     FileBackend::new(own.join("audit.log")).open(u64::MAX, &mut |_| ()).unwrap();
