@@ -61,6 +61,8 @@ struct Desk {
     /// Who counts a use waits here for its turn, so that however many use one token at once none of
     /// them is refused for having lost a race. A token's place is by its hash.
     spending: [Mutex<()>; SPENDING],
+    /// Long questions about what is allowed are answered one after the other.
+    judging: Mutex<()>,
     open: RefCell<Option<Open>>,
     /// Numbers each opening; what began in an earlier one stops.
     opening: std::cell::Cell<u64>,
@@ -99,6 +101,7 @@ impl AccessKeeper {
             replicas: Replicas::default(),
             policy_change: Mutex::new(()),
             spending: std::array::from_fn(|_| Mutex::new(())),
+            judging: Mutex::new(()),
             open: RefCell::new(None),
             opening: std::cell::Cell::new(0),
         };

@@ -1,5 +1,6 @@
 //! The keeper and a replica together, over a store in memory and time that tests turn.
 
+mod laden;
 mod unkept;
 
 use std::cell::RefCell;
