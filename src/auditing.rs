@@ -14,6 +14,9 @@ use mssm_messages::audit::Head;
 pub(crate) use self::follow::tail;
 pub(crate) use self::search::{Moment, Question, explain, leases, row, rows, search};
 
+/// Exit code of a log that holds as far as it is signed, and goes on behind that.
+pub(crate) const UNPROVEN: u8 = 3;
+
 /// A public key: its 64 hexadecimal digits, or a file that holds them.
 fn verifier(key: &str) -> Result<CheckpointVerifier, String> {
     CheckpointVerifier::parse(key).or_else(|_| {
@@ -116,6 +119,43 @@ pub(crate) fn verify(
         );
     }
     Ok((text, is_proven))
+}
+
+/// The same for programs, and the exit code.
+pub(crate) fn verify_as_json(
+    key: &str,
+    known: Option<&str>,
+    files: &[PathBuf],
+) -> Result<(String, u8), String> {
+    let (key, known) = (verifier(key)?, known.map(head).transpose()?);
+    let parts = readable(files)?;
+    let verdict = mssm_audit::verify_files(&parts, &key, known, &mut |_| ())
+        .map_err(|error| error.to_string())?;
+    let code = match (&verdict.finding, verdict.checkpoints, verdict.unsigned) {
+        (Some(_), ..) | (None, 0, _) => 1,
+        (None, _, 0) => 0,
+        _ => UNPROVEN,
+    };
+    let finding = verdict.finding.map(|finding| {
+        let place = finding.place;
+        serde_json::json!({
+            "record": finding.seq, "what": finding.what, "file": place.file.display().to_string(), "line": place.line,
+        })
+    });
+    let said: Vec<serde_json::Value> =
+        verdict.confessed.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let told = serde_json::json!({
+        "proven": code == 0,
+        "finding": finding,
+        "records": verdict.lines,
+        "first_record": verdict.first_seq,
+        "checkpoints": verdict.checkpoints,
+        "records_unproven": verdict.unsigned,
+        "head": format!("{}:{}", verdict.head.count, hex::encode(verdict.head.hash)),
+        "device": verdict.device,
+        "server_says": said,
+    });
+    Ok((told.to_string(), code))
 }
 
 /// Proves that the lines of a request are in the log; the log is verified first.

@@ -139,9 +139,6 @@ pub(crate) struct SearchArgs {
     files: Vec<PathBuf>,
 }
 
-/// Exit code of a log that holds as far as it is signed, and goes on behind that.
-const UNPROVEN: u8 = 3;
-
 /// Says how a value stands in a device's log.
 pub(crate) type Hasher<'a> = dyn Fn(&str, &str) -> Result<String, Failure> + 'a;
 
@@ -153,11 +150,17 @@ pub(crate) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let text = match command {
+        AuditCommand::Verify { key, head, files } if json => {
+            let (text, code) =
+                auditing::verify_as_json(key, head.as_deref(), files).map_err(Failure::usage)?;
+            output::written(writeln!(out, "{text}"))?;
+            return if code == 0 { Ok(()) } else { Err(Failure::Silent(code)) };
+        }
         AuditCommand::Verify { key, head, files } => {
             let told = auditing::verify(key, head.as_deref(), files).map_err(Failure::usage)?;
             let (text, is_proven) = told;
             output::written(writeln!(out, "{}", harmless_lines(&text)))?;
-            return if is_proven { Ok(()) } else { Err(Failure::Silent(UNPROVEN)) };
+            return if is_proven { Ok(()) } else { Err(Failure::Silent(auditing::UNPROVEN)) };
         }
         AuditCommand::Prove { key, out, request, files } => auditing::prove(key, request, files)
             .and_then(|proofs| match out {

@@ -300,6 +300,12 @@ fn a_request_is_proved_to_somebody_who_has_the_key_and_no_log() {
     let cut = cut.display().to_string();
     done(&["audit", "verify", "-key", &key, &cut]);
     let missed = server.cli(&["audit", "verify", "-key", &key, "-head", &head, &cut]);
+    let arguments = ["audit", "verify", "-format=json", "-key", &key, "-head", &head, &cut];
+    let told = server.cli(&arguments);
+    let verdict: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((told.status.code(), &verdict["proven"]), (Some(1), &json!(false)), "{verdict}");
+    assert!(verdict["finding"]["what"].as_str().unwrap().contains("cut off"), "{verdict}");
+    assert_eq!(verdict["finding"]["file"], cut);
     assert!(String::from_utf8(missed.stderr).unwrap().contains("was cut off"));
 }
 

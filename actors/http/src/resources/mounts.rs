@@ -162,7 +162,11 @@ async fn enable(visit: &Visit, prefix: Prefix) -> Result<Answer, Refusal> {
         "identity" | "system" | "token" => (None, None),
         other => (EngineKind::parse(other), None),
     };
-    let kind = kind.ok_or_else(|| Refusal::invalid("plugin not found in the catalog"))?;
+    let kind = kind.ok_or_else(|| {
+        Refusal::invalid(
+            "plugin not found in the catalog: there are kv, database, cubbyhole and jwt-signer",
+        )
+    })?;
     let chosen = body.object("options")?.map(|options| version(&options)).transpose()?.flatten();
     let version = match kind {
         EngineKind::Kv => fixed.or(chosen).unwrap_or(1),
