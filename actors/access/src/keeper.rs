@@ -37,8 +37,8 @@ use replicas::Replicas;
 const TICK: Duration = Duration::from_millis(250);
 /// How many records are read at once, so that nothing holds up the arbiter for long.
 const PAGE: usize = 128;
-/// How many uses of limited tokens are counted side by side.
-const SPENDING: usize = 64;
+/// How many tokens are changed side by side.
+const PLACES: usize = 64;
 
 /// Holds the policies and what ends when; sends revocations to the lease manager.
 ///
@@ -58,9 +58,11 @@ struct Desk {
     replicas: Replicas,
     /// One change of policies at a time, from reading to telling the replicas.
     policy_change: Mutex<()>,
-    /// Who counts a use waits here for its turn, so that however many use one token at once none of
+    /// Who counts a use or renews waits here for its turn, so that however many use one token at once none of
     /// them is refused for having lost a race. A token's place is by its hash.
-    spending: [Mutex<()>; SPENDING],
+    using: [Mutex<()>; PLACES],
+    /// Whoever changes a token's record has its turn here too; who ends it waits for one of the others at most.
+    changing: [Mutex<()>; PLACES],
     /// Long questions about what is allowed are answered one after the other.
     judging: Mutex<()>,
     open: RefCell<Option<Open>>,
@@ -100,7 +102,8 @@ impl AccessKeeper {
             random,
             replicas: Replicas::default(),
             policy_change: Mutex::new(()),
-            spending: std::array::from_fn(|_| Mutex::new(())),
+            using: std::array::from_fn(|_| Mutex::new(())),
+            changing: std::array::from_fn(|_| Mutex::new(())),
             judging: Mutex::new(()),
             open: RefCell::new(None),
             opening: std::cell::Cell::new(0),

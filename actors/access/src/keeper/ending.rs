@@ -17,6 +17,7 @@ use mssm_messages::{BarrierError, Changes, guarded_async, lease};
 
 use super::pages::Pages;
 use super::policies::TIDY_EVERY;
+use super::tokens::turn;
 use super::{Desk, Open, accessor_record, child_record, children_folder, ending_record};
 use crate::token::{
     AccessorRecord, ChildRecord, EndingRecord, Token, broken, decode, decode_token, encode,
@@ -63,6 +64,8 @@ impl Desk {
 
     /// Takes a token away, durably, and notes that it ended. False if there is none.
     async fn end(&self, id: TokenId, how: How) -> Result<bool, AccessError> {
+        // Or whoever holds it could renew it so often that each try comes too late.
+        let _change = turn(&self.changing, id).await?;
         for _ in 0..TRIES {
             let Some((token, version)) = read_token(&self.barrier, id).await? else {
                 return Ok(false);
@@ -245,6 +248,7 @@ impl Desk {
     }
 
     async fn orphan(&self, parent: TokenId, child: TokenId) -> Result<(), AccessError> {
+        let _change = turn(&self.changing, child).await?;
         for _ in 0..TRIES {
             let trace = Changes::new().delete(child_record(parent, child));
             let changes = match read_token(&self.barrier, child).await? {

@@ -10,10 +10,11 @@ use mssm_messages::access::{
     TokenRef, TokenView, token_record,
 };
 use mssm_messages::storage::Expect;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::ending::{How, LINGER, TRIES};
 use super::pages::Pages;
-use super::{Desk, accessor_record, child_record, ending_record};
+use super::{Desk, PLACES, accessor_record, child_record, ending_record};
 use crate::policy::{Asked, EVERYTHING};
 use crate::token::{
     AccessorRecord, Birth, ChildRecord, Living, Token, accessor_of, broken, create, decode,
@@ -67,7 +68,9 @@ impl Desk {
             other => other,
         };
         let Some(id) = self.resolve(msg.token).await? else { return Err(missing) };
+        let _turn = turn(&self.using, id).await?;
         for _ in 0..TRIES {
+            let change = turn(&self.changing, id).await?;
             let now = self.clock.now();
             let Some(living) = find_living(&self.barrier, id, now).await? else {
                 return Err(missing);
@@ -75,6 +78,7 @@ impl Desk {
             let (token, warnings) = renew(now, &living.token, msg.increment)?;
             match self.replace(&token, living.version).await {
                 Ok(()) => {
+                    drop(change);
                     self.note_end(&token);
                     // Replicas hold the old end, of this token and of its descendants.
                     self.replicas.forget(vec![id]).await;
@@ -89,10 +93,9 @@ impl Desk {
 
     /// Takes down one use, durably; the last one ends the token.
     pub(super) async fn spend(self: Rc<Self>, msg: Spend) -> Result<Spent, AccessError> {
-        let [first, ..] = msg.0.as_bytes();
-        let turn = self.spending.get(usize::from(*first) % self.spending.len());
-        let _turn = turn.ok_or(AccessError::Internal)?.lock().await;
+        let _turn = turn(&self.using, msg.0).await?;
         for _ in 0..TRIES {
+            let change = turn(&self.changing, msg.0).await?;
             let Some(living) = find_living(&self.barrier, msg.0, self.clock.now()).await? else {
                 return Err(AccessError::NoToken);
             };
@@ -113,6 +116,7 @@ impl Desk {
             };
             match committed {
                 Ok(()) => {
+                    drop(change);
                     if last_use {
                         self.settle(vec![msg.0], LINGER).await;
                     }
@@ -211,6 +215,16 @@ impl Desk {
             }
         });
     }
+}
+
+/// A token's turn at one of the places.
+pub(super) async fn turn(
+    places: &[Mutex<()>; PLACES],
+    id: TokenId,
+) -> Result<MutexGuard<'_, ()>, AccessError> {
+    let [first, ..] = id.as_bytes();
+    let place = places.get(usize::from(*first) % PLACES);
+    Ok(place.ok_or(AccessError::Internal)?.lock().await)
 }
 
 /// Why a write was not made.
