@@ -1,10 +1,10 @@
 //! `mssm read|write|list|delete`: any path of the API.
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::call::Call;
-use super::failure::Failure;
+use super::failure::{Failure, REFUSED};
 use super::session::Session;
 use super::values;
 
@@ -31,12 +31,19 @@ pub(crate) struct WriteArgs {
 /// Reads a path.
 pub(crate) fn read(args: &PathArgs, session: &mut Session<'_>) -> Result<(), Failure> {
     let call = Call::read(&args.path);
-    let answer = session.ask(&call)?;
-    // Some paths answer without the usual wrapper: then all of it is shown.
-    match answer.body.as_object().filter(|body| !body.contains_key("request_id")) {
-        Some(bare) => session.output.object(bare, &answer.body),
-        None => session.output.secret(&answer),
+    let answer = session.attempt(&call)?;
+    let is_done = answer.status < 300;
+    let wraps = |body: &Map<String, Value>| {
+        ["request_id", "errors"].iter().any(|name| body.contains_key(*name))
+    };
+    // Some paths answer without the usual wrapper: then all of it is shown, also if the status says,
+    // as that of sys/health does, that the server is sealed.
+    match answer.body.as_object().filter(|body| !body.is_empty() && !wraps(body)) {
+        Some(bare) => session.output.object(bare, &answer.body)?,
+        None if is_done => session.output.secret(&answer)?,
+        None => return Err(session.refused(&call, &answer)),
     }
+    if is_done { Ok(()) } else { Err(Failure::Silent(REFUSED)) }
 }
 
 /// Writes to a path.
@@ -77,6 +84,16 @@ mod tests {
         let args = PathArgs { path: "sys/init".to_owned() };
         script.run(ScriptedInput::default(), |session| read(&args, session)).unwrap();
         assert!(script.out.borrow().contains("initialized    true"));
+    }
+
+    #[test]
+    fn what_a_sealed_server_says_of_itself_is_shown() {
+        let health = r#"{"sealed":true,"audit_blocked_reason":"the file was cut"}"#;
+        let script = Script::new(&[(503, health)]);
+        let args = PathArgs { path: "sys/health".to_owned() };
+        let read = script.run(ScriptedInput::default(), |session| read(&args, session));
+        assert_eq!(read.unwrap_err().code(), 2);
+        assert!(script.out.borrow().contains("the file was cut"));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) fn for_refusal(refusal: &Refusal) -> Option<String> {
         429 => Some("the server is busy or a quota is used up: wait a little and try again".to_owned()),
         501 => Some(INITIALISE.to_owned()),
         503 if said("audit log cannot be written") => Some(
-            "`mssm read -field=audit_blocked_reason sys/health` says why, and so does the server's log; mend that, and the next request is answered".to_owned(),
+            "`mssm read sys/health` says why (audit_blocked_reason), and so does the server's log; mend that, and the next request is answered".to_owned(),
         ),
         503 if said("sealed") => Some(for_seal(refusal.seal).unwrap_or(LOOK).to_owned()),
         _ => None,

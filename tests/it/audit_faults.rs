@@ -76,6 +76,21 @@ fn an_unlinked_file_is_noticed_and_the_chain_goes_on_in_a_new_one() {
 }
 
 #[test]
+fn a_server_that_cannot_be_unsealed_says_why() {
+    let server = Server::open();
+    server.root().put("sys/seal", json!({})).expect(204);
+    fs::remove_file(server.audit()).unwrap();
+    fs::create_dir(server.audit()).unwrap();
+    let stranger = server.client();
+    stranger.put("sys/unseal", json!({ "key": "00" })).refused(503, "audit");
+    let health = stranger.get("sys/health").expect(503);
+    assert_eq!(health.json["audit_blocked"], json!(true), "{}", health.text);
+    let told = server.cli(&["read", "-field=audit_blocked_reason", "sys/health"]);
+    assert_eq!(told.status.code(), Some(2));
+    assert!(!told.stdout.is_empty(), "{told:?}");
+}
+
+#[test]
 fn a_file_that_was_cut_is_set_aside_and_the_chain_goes_on() {
     let server = Server::open();
     let log = fs::File::options().write(true).open(server.audit()).unwrap();

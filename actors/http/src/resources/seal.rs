@@ -80,14 +80,21 @@ pub(crate) async fn health(worker: &Worker, call: &Call) -> Result<Answer, Refus
     if let Some(cluster) = status.cluster {
         object = object.text("cluster_name", CLUSTER_NAME).text("cluster_id", &cluster.to_string());
     }
-    if !status.sealed {
-        let silent =
-            || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the audit log says nothing in time");
-        let log = worker.log_status().await.ok_or_else(silent)?;
-        object = object.flag("audit_blocked", log.blocked.is_some());
-        if let Some(reason) = log.blocked {
-            object = object.text("audit_blocked_reason", &reason);
+    match worker.log_status().await {
+        // Sealed too: nobody unseals a server whose log takes nothing.
+        Some(log) => {
+            object = object.flag("audit_blocked", log.blocked.is_some());
+            if let Some(reason) = log.blocked {
+                object = object.text("audit_blocked_reason", &reason);
+            }
         }
+        None if status.sealed => {}
+        None => {
+            let text = "the audit log says nothing in time";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        }
+    }
+    if !status.sealed {
         object = overdue::health(worker, object).await;
     }
     let code = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
