@@ -219,6 +219,33 @@ fn every_route_is_there_for_whoever_may() {
     }
 }
 
+/// What takes a path of any length: what is below it is another thing of the same kind.
+const DEEP: &[&str] = &[
+    "secret/",
+    "plain",
+    "cubbyhole",
+    "sys/internal/ui/mounts/",
+    "sys/leases/revoke",
+];
+
+/// Rules, and the demand for `sudo`, name a route's path: what is below it must not be the same route.
+#[test]
+fn nothing_below_a_route_answers_as_it_does() {
+    let server = prepared();
+    let root = server.root();
+    let flat = |path: &str| !DEEP.iter().any(|deep| path.starts_with(deep));
+    // Deleting what is not there is done at once.
+    let routes = ROUTES.iter().filter(|(verb, path)| *verb != "DELETE" && flat(path));
+    let answered: Vec<String> = routes
+        .filter_map(|(verb, path)| {
+            let below = format!("{}/x", path.split('?').next().unwrap_or_default());
+            let answer = root.send(verb, &below, &[], body(verb));
+            (answer.status < 400).then(|| format!("{verb} {below}: {}", answer.text))
+        })
+        .collect();
+    assert!(answered.is_empty(), "{answered:#?}");
+}
+
 #[test]
 fn no_route_answers_while_sealed() {
     let server = prepared();

@@ -165,6 +165,8 @@ fn tokens_are_revoked_by_name_by_accessor_and_by_themselves() {
     root.post("auth/token/revoke", json!({"token": "s.unknown"})).expect(204);
     root.post("auth/token/lookup", json!({"token": "s.unknown"})).refused(403, "bad token");
     root.post("auth/token/revoke", json!({})).expect(400);
+    root.get("auth/token/lookup/s.unknown").refused(404, "unsupported path");
+    root.post("auth/token/create", json!({"type": "batch"})).refused(400, "batch tokens");
 }
 
 #[test]

@@ -163,6 +163,9 @@ fn check_rights(birth: &Birth<'_>, wish: &TokenWish) -> Result<(), AccessError> 
     if birth.parent.view.num_uses > 0 {
         return invalid("restricted use token cannot generate child tokens");
     }
+    if matches!(wish.kind.as_str(), "batch" | "default-batch") {
+        return invalid("batch tokens are not supported");
+    }
     if !matches!(wish.kind.as_str(), "" | "service" | "default" | "default-service") {
         return invalid("invalid 'token_type' value");
     }

@@ -22,6 +22,10 @@ use crate::resources::{named_twice, one_name};
 /// Answers `sys/leases/<path>`, and what stood directly below `sys/` before.
 pub(crate) async fn answer(visit: &Visit, path: &str) -> Result<Answer, Refusal> {
     let (head, tail) = path.split_once('/').unwrap_or((path, ""));
+    if matches!(head, "count" | "quarantine" | "reconcile" | "tidy") && !tail.is_empty() {
+        // Rules name the one path.
+        return Err(Refusal::unsupported_path());
+    }
     match (head, visit.call.verb) {
         ("lookup", Verb::Write) => lookup(visit, tail).await,
         ("lookup", Verb::List) => list(visit, tail).await,

@@ -24,6 +24,12 @@ use crate::resources::one_name;
 pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
     let path = visit.trimmed();
     let (head, tail) = path.split_once('/').unwrap_or((path, ""));
+    let names = head == "create" || head.ends_with("-accessor");
+    if !names && !tail.is_empty() {
+        // Rules name the one path, `sudo` on `accessors` too. And a token in a path would be written down in
+        // clear by every proxy before us.
+        return Err(Refusal::unsupported_path());
+    }
     match (head, visit.call.verb) {
         ("create", Verb::Write) if tail.is_empty() => create(visit, false).await,
         ("create", Verb::Write) => Err(Refusal::invalid("unknown role")),
@@ -31,7 +37,7 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         ("lookup-self", Verb::Read | Verb::Write) | ("lookup", Verb::Read) => {
             lookup_self(visit).await
         }
-        ("lookup", Verb::Write) => match named(visit, tail)? {
+        ("lookup", Verb::Write) => match named(visit)? {
             Some(token) => lookup(visit, TokenRef::Secret(token.duplicate()), Some(&token)).await,
             None => lookup_self(visit).await,
         },
@@ -40,7 +46,7 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         }
         ("renew-self", Verb::Write) => renew(visit, own(visit), visit.call.token.as_ref()).await,
         ("renew", Verb::Write) => {
-            let token = named(visit, tail)?.ok_or_else(|| Refusal::invalid("missing token ID"))?;
+            let token = named(visit)?.ok_or_else(|| Refusal::invalid("missing token ID"))?;
             renew(visit, TokenRef::Secret(token.duplicate()), Some(&token)).await
         }
         ("renew-accessor", Verb::Write) => {
@@ -48,7 +54,7 @@ pub(crate) async fn answer(visit: &Visit) -> Result<Answer, Refusal> {
         }
         ("revoke-self", Verb::Write) => revoke(visit, own(visit), false).await,
         ("revoke" | "revoke-orphan", Verb::Write) => {
-            let token = named(visit, tail)?.ok_or_else(|| Refusal::invalid("missing token ID"))?;
+            let token = named(visit)?.ok_or_else(|| Refusal::invalid("missing token ID"))?;
             revoke(visit, TokenRef::Secret(token), head == "revoke-orphan").await
         }
         ("revoke-accessor", Verb::Write) => revoke_accessor(visit, tail).await,
@@ -71,12 +77,8 @@ fn own(visit: &Visit) -> TokenRef {
     TokenRef::Id(visit.authorized.caller.token)
 }
 
-/// The token that a request names in its body or, as of old, in its path.
-fn named(visit: &Visit, tail: &str) -> Result<Option<SecretText>, Refusal> {
-    if !tail.is_empty() {
-        // A token in a path would be written down in clear, here and by every proxy before us.
-        return Err(Refusal::unsupported_path());
-    }
+/// The token that a request names in its body.
+fn named(visit: &Visit) -> Result<Option<SecretText>, Refusal> {
     let token = visit.call.body.secret("token")?;
     // EXPOSE: only to see whether there is any.
     Ok(token.filter(|token| !token.expose().is_empty()))
