@@ -220,13 +220,8 @@ fn every_route_is_there_for_whoever_may() {
 }
 
 /// What takes a path of any length: what is below it is another thing of the same kind.
-const DEEP: &[&str] = &[
-    "secret/",
-    "plain",
-    "cubbyhole",
-    "sys/internal/ui/mounts/",
-    "sys/leases/revoke",
-];
+const DEEP: &[&str] =
+    &["secret/", "plain", "cubbyhole", "sys/internal/ui/mounts/", "sys/leases/revoke"];
 
 /// Rules, and the demand for `sudo`, name a route's path: what is below it must not be the same route.
 #[test]
