@@ -314,3 +314,28 @@ fn answers_that_nobody_reads_are_bounded_and_keep_nobody_else_from_small_ones() 
         (root.get("secret/data/large").status == 200).then_some(())
     });
 }
+
+/// A stranger who sends and never reads: each connection took 17 MB.
+#[test]
+fn what_is_sent_ahead_takes_little_and_is_answered_when_it_is_read() {
+    let server = Server::open();
+    let one = "GET /v1/sys/health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let before = resident_kib(&server);
+    let unread: Vec<Raw> = (0..20)
+        .map(|_| {
+            let mut raw = server.raw();
+            raw.send(one.repeat(8_000).as_bytes()).unwrap();
+            raw.begun();
+            raw
+        })
+        .collect();
+    server.root().get("sys/mounts").expect(200);
+    let grown = resident_kib(&server).saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB more");
+    drop(unread);
+    let mut reader = server.raw();
+    let last = one.replace("Host", "Connection: close\r\nHost");
+    reader.send(format!("{}{last}", one.repeat(3_000)).as_bytes()).unwrap();
+    let answers = String::from_utf8(reader.read_to_end()).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3_001);
+}

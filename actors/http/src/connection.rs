@@ -5,7 +5,9 @@
 //! sweeps its connections: one on which no request has been worked on for too long is shut down.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
@@ -14,6 +16,14 @@ use tokio::time::Instant;
 
 /// How often a worker looks at its connections.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// So many bytes of answers may wait to be taken before another is made.
+const OWED: usize = 16 << 10;
+
+/// So much of what a client sends ahead is read before it is worked on, and of a body. Each request that waits,
+/// parsed, takes some 5 KB.
+pub(crate) const AHEAD: usize = 1 << 10;
+const BODY: usize = 4 << 10;
 
 /// How long a refused caller has to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -31,6 +41,25 @@ pub(crate) struct Connection {
     busy: Cell<u32>,
     /// When the last of them was answered.
     rested_at: Cell<Instant>,
+    /// Bytes of answers since all of them were taken, and who waits for that.
+    owed: Cell<usize>,
+    waiting: Cell<Option<Waker>>,
+    /// True while a request is answered, and while its body is read.
+    answering: Cell<bool>,
+    receiving: Cell<bool>,
+    /// Who waits until more is to be read.
+    reader: Cell<Option<Waker>>,
+}
+
+/// While this lives, what its client has sent ahead is left where it is.
+pub(crate) struct Answering(Rc<Connection>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.set(false);
+        self.0.receiving.set(false);
+        self.0.read_on();
+    }
 }
 
 /// While this lives its connection is busy.
@@ -48,7 +77,16 @@ impl Connection {
     pub(crate) fn enter(stream: &TcpStream) -> Option<Rc<Self>> {
         let socket = SockRef::from(stream).try_clone().ok()?;
         let rested_at = Cell::new(Instant::now());
-        let connection = Rc::new(Self { socket, busy: Cell::new(0), rested_at });
+        let connection = Rc::new(Self {
+            socket,
+            busy: Cell::new(0),
+            rested_at,
+            owed: Cell::new(0),
+            waiting: Cell::new(None),
+            answering: Cell::new(false),
+            receiving: Cell::new(false),
+            reader: Cell::new(None),
+        });
         CONNECTIONS.with_borrow_mut(|all| all.push(Rc::downgrade(&connection)));
         Some(connection)
     }
@@ -57,6 +95,62 @@ impl Connection {
     pub(crate) fn busy(connection: &Rc<Self>) -> Busy {
         connection.busy.set(connection.busy.get().saturating_add(1));
         Busy(Rc::clone(connection))
+    }
+
+    /// Says that a request is answered; there is one at a time.
+    pub(crate) fn answering(connection: &Rc<Self>) -> Answering {
+        connection.answering.set(true);
+        Answering(Rc::clone(connection))
+    }
+
+    /// Says whether a request's body is read.
+    pub(crate) fn receiving(&self, now: bool) {
+        self.receiving.set(now);
+        self.read_on();
+    }
+
+    /// How much of what comes may be read before it is worked on; `None` while nothing may.
+    pub(crate) fn may_read(&self) -> Option<usize> {
+        let waits = self.answering.get() || self.owed.get() >= OWED;
+        if self.receiving.get() { Some(BODY) } else { (!waits).then_some(AHEAD) }
+    }
+
+    /// Wakes this once [`Self::may_read`] may say more.
+    pub(crate) fn wake_reader(&self, reader: Waker) {
+        self.reader.set(Some(reader));
+    }
+
+    fn read_on(&self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Waits until there is room for one more answer.
+    pub(crate) async fn room(&self) {
+        poll_fn(|context| {
+            if self.owed.get() < OWED {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// An answer of so many bytes is on its way.
+    pub(crate) fn owes(&self, bytes: usize) {
+        self.owed.set(self.owed.get().saturating_add(bytes));
+    }
+
+    /// All answers so far are taken. True if nothing is answered either: what was read has had its turn.
+    pub(crate) fn taken(&self) -> bool {
+        self.owed.set(0);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+        self.read_on();
+        !self.answering.get()
     }
 
     /// Shuts the connection down a little later, whatever still comes: actix reads the rest of a

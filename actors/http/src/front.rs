@@ -24,11 +24,35 @@ use crate::limits::{Reservation, SMALL, UNPROVEN, crowded};
 use crate::path::{Address, parse};
 use crate::{form, pipeline, resources};
 
-/// Answers one request, whatever it is.
+/// What the head of an answer takes, or more.
+const HEAD: usize = 512;
+
+/// Answers one request, whatever it is, once its client has taken the answers before.
 pub(crate) async fn front(
     worker: Rc<Worker>,
     request: HttpRequest,
     payload: Payload,
+) -> HttpResponse {
+    let Some(connection) = request.conn_data::<Rc<Connection>>().map(Rc::clone) else {
+        return turned(worker, request, payload, None).await;
+    };
+    let _answering = Connection::answering(&connection);
+    connection.room().await;
+    let response = turned(worker, request, payload, Some(Rc::clone(&connection))).await;
+    let body = match response.body().size() {
+        BodySize::Sized(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        BodySize::None | BodySize::Stream => 0,
+    };
+    connection.owes(body.saturating_add(HEAD));
+    response
+}
+
+/// Answers it, or turns it away unread.
+async fn turned(
+    worker: Rc<Worker>,
+    request: HttpRequest,
+    payload: Payload,
+    connection: Option<Rc<Connection>>,
 ) -> HttpResponse {
     let start = Instant::now();
     if !admitted(&worker, &request, start) {
@@ -40,7 +64,6 @@ pub(crate) async fn front(
         let refusal = if has_body(&request) { refusal.closing() } else { refusal };
         return send(refusal.into_answer(), worker.request_id(), false);
     }
-    let connection = request.conn_data::<Rc<Connection>>().map(Rc::clone);
     let busy = connection.as_ref().map(Connection::busy);
     let id = worker.request_id();
     let head = request.method() == Method::HEAD;
@@ -87,7 +110,11 @@ async fn respond(
         Ok(None) => return unwritten(&worker, Refusal::not_found()),
         Ok(Some(call)) => call,
     };
-    match receive(&worker, payload, &call).await {
+    let connection = request.conn_data::<Rc<Connection>>();
+    connection.inspect(|it| it.receiving(true));
+    let received = receive(&worker, payload, &call).await;
+    connection.inspect(|it| it.receiving(false));
+    match received {
         Ok(body) => {
             call.body = body;
             limited(worker, call).await

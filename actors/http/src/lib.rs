@@ -27,6 +27,7 @@ mod limits;
 mod listening;
 mod masked;
 mod metrics;
+mod paced;
 mod path;
 mod pipeline;
 mod places;

@@ -20,11 +20,11 @@ use actix_web::{App, HttpRequest, web};
 use rustls::ServerConfig;
 
 use crate::call::Headers;
-use crate::connection::Connection;
 use crate::door::Worker;
 use crate::front::front;
 use crate::limits::Limits;
 use crate::metrics::Handshake;
+use crate::paced::Paced;
 use crate::places::Place;
 
 /// How long a TLS handshake may take.
@@ -58,9 +58,9 @@ pub(crate) fn service(
         .keep_alive(limits.keep_alive)
         .client_request_timeout(limits.head)
         .client_disconnect_timeout(GOODBYE)
-        .on_connect_ext(|stream: &TlsStream<TcpStream>, extensions| {
-            if let Some(connection) = Connection::enter(stream.get_ref().0) {
-                extensions.insert(connection);
+        .on_connect_ext(|stream: &Paced, extensions| {
+            if let Some(connection) = stream.connection() {
+                extensions.insert(Rc::clone(connection));
             }
         })
         .finish(map_config(app, |()| AppConfig::default()));
@@ -70,7 +70,7 @@ pub(crate) fn service(
         .map_err(move |error| metrics.handshake_failed(why(&error)))
         .and_then(|stream: TlsStream<TcpStream>| async {
             let peer = stream.get_ref().0.peer_addr().ok();
-            Ok((stream, Protocol::Http1, peer))
+            Ok((Paced::new(stream), Protocol::Http1, peer))
         })
         // What goes wrong on a connection is its client's affair.
         .and_then(http.map_err(drop));

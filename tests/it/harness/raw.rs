@@ -85,6 +85,11 @@ impl Raw {
         self.answer()
     }
 
+    /// Waits for the first bytes that come.
+    pub(crate) fn begun(&mut self) -> usize {
+        self.0.read(&mut [0; 64]).expect("an answer")
+    }
+
     /// Reads until the server closes; the end may come without TLS's farewell.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
